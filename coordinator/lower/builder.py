@@ -1,0 +1,169 @@
+"""Writing a graph: values with types, equal ops written once.
+
+Every op goes through `Builder.emit`, which infers its type from the op table and returns the earlier value when the same op on the same
+arguments was emitted before; so the backward pass finds the comparisons and products of the forward pass without a search.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mpcnode.graph import Attr, Graph, Kind, Op, Type, infer
+from mpcnode.ring import FRAC
+
+UNIQUE = ("input", "param", "reveal")  # never merged with an equal one
+
+
+class Value(NamedTuple):
+    """A value of the graph that a Builder writes: its position and its type."""
+
+    index: int
+    type: Type
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.type.shape
+
+    @property
+    def frac(self) -> int:
+        return self.type.frac
+
+    @property
+    def public(self) -> bool:
+        return self.type.kind is Kind.PUBLIC
+
+
+class Builder:
+    """One graph being written.  Shapes are explicit: two values meet in an op only when their shapes are equal (see `spread`)."""
+
+    def __init__(self) -> None:
+        self.ops: list[Op] = []
+        self._known: dict[object, Value] = {}
+        self._where = ""
+
+    @contextmanager
+    def at(self, where: str) -> Iterator[None]:
+        """Ops emitted inside stem from this file:line of the user's program."""
+        before, self._where = self._where, where
+        try:
+            yield
+        finally:
+            self._where = before
+
+    def graph(self, outputs: Sequence[Value] = ()) -> Graph:
+        return Graph(tuple(self.ops), tuple(v.index for v in outputs))
+
+    def op(self, value: Value) -> Op:
+        return self.ops[value.index]
+
+    def emit(self, name: str, *args: Value, type: Type | None = None, **attrs: Attr) -> Value:
+        """Append an op (or find its equal).  `type` is wanted for input, param and const only.  Raises GraphError."""
+        op = Op(name, tuple(a.index for a in args), attrs, type or Type(Kind.PUBLIC, 0, ()), self._where)
+        found = infer(op, [self.ops[a.index] for a in args])
+        key = (name, op.args, tuple(sorted((k, _hashable(v)) for k, v in attrs.items())), found)
+        if name not in UNIQUE and key in self._known:
+            return self._known[key]
+        value = Value(len(self.ops), found)
+        self.ops.append(op._replace(type=found))
+        self._known[key] = value
+        return value
+
+    # ---- values ----------------------------------------------------------------------------------------------------------------
+    def const(self, x: npt.ArrayLike, frac: int = FRAC) -> Value:
+        """A public constant, rounded to `frac` fraction bits (0: integers, and bits as 0 and 1)."""
+        raw = np.asarray(np.rint(np.asarray(x, np.float64) * 2.0**frac) if frac else x).astype(np.int64)
+        return self.raw(raw, frac)
+
+    def raw(self, ring: npt.NDArray[np.int64], frac: int) -> Value:
+        """A public constant, given as ring elements."""
+        return self.emit("const", value=ring, type=Type(Kind.PUBLIC, frac, ring.shape))
+
+    def fill(self, x: float, like: Value, frac: int = FRAC) -> Value:
+        """The public constant x in every place of a value of `like`'s shape."""
+        return self.spread(self.const(x, frac), like.shape)
+
+    # ---- structure -------------------------------------------------------------------------------------------------------------
+    def reshape(self, x: Value, shape: tuple[int, ...]) -> Value:
+        return x if x.shape == shape else self.emit("reshape", x, shape=shape)
+
+    def spread(self, x: Value, shape: tuple[int, ...]) -> Value:
+        """x broadcast to `shape` by numpy's rule: its axes are the last ones."""
+        if x.shape == shape:
+            return x
+        lead = len(shape) - len(x.shape)
+        return self.emit("broadcast", x, shape=shape, dims=tuple(range(lead, len(shape))))
+
+    def transpose(self, x: Value, perm: tuple[int, ...]) -> Value:
+        return x if perm == tuple(range(len(perm))) else self.emit("transpose", x, perm=perm)
+
+    def slice_axis(self, x: Value, axis: int, start: int, limit: int, stride: int = 1) -> Value:
+        """x[..., start:limit:stride, ...] along one axis."""
+        lo = tuple(start if i == axis else 0 for i in range(len(x.shape)))
+        hi = tuple(limit if i == axis else n for i, n in enumerate(x.shape))
+        step = tuple(stride if i == axis else 1 for i in range(len(x.shape)))
+        return x if (lo, hi, step) == ((0,) * len(hi), x.shape, (1,) * len(hi)) else self.emit("slice", x, start=lo, limit=hi, stride=step)
+
+    # ---- fixed-point arithmetic: a product is truncated where it is made; a later pass moves truncations down -----------------------
+    def align(self, x: Value, frac: int) -> Value:
+        """x with `frac` fraction bits: truncated if it has more, scaled up if it has fewer."""
+        if x.frac == frac:
+            return x
+        if x.frac < frac:
+            return self.emit("scale", x, by=1 << (frac - x.frac), frac=frac - x.frac)
+        if x.public:
+            raise AssertionError("a public value is encoded with the fraction bits that it needs")
+        return self.emit("trunc", x, by=x.frac - frac)
+
+    def add(self, x: Value, y: Value) -> Value:
+        """x + y, at the finer binary point of the two."""
+        frac = max(x.frac, y.frac)
+        return self.emit("add", self.align(x, frac), self.align(y, frac))
+
+    def sub(self, x: Value, y: Value) -> Value:
+        frac = max(x.frac, y.frac)
+        return self.emit("sub", self.align(x, frac), self.align(y, frac))
+
+    def mul(self, x: Value, y: Value, frac: int | None = FRAC) -> Value:
+        """x·y truncated to `frac` fraction bits (None: left with the sum of both)."""
+        product = self.emit("mul", x, y)
+        return product if frac is None or product.frac <= frac or product.public else self.align(product, frac)
+
+    def dot(self, x: Value, y: Value, frac: int | None = FRAC) -> Value:
+        """x @ y on the last two axes, truncated to `frac` fraction bits (None: left)."""
+        product = self.emit("dot", x, y)
+        return product if frac is None or product.frac <= frac or product.public else self.align(product, frac)
+
+    def shift(self, x: Value, bits: int) -> Value:
+        """x·2^bits, exactly: the same ring element read at another binary point (or scaled up where there is no room)."""
+        if bits == 0:
+            return x
+        if x.frac >= bits:
+            return self.emit("scale", x, by=1, frac=-bits)
+        return self.emit("scale", x, by=1 << (bits - x.frac), frac=-x.frac)
+
+    # ---- bits ------------------------------------------------------------------------------------------------------------------
+    def less(self, x: Value, y: Value, lo: int = 0) -> Value:
+        """The bit x < y."""
+        return self.emit("sign", self.sub(x, y), lo=lo)
+
+    def where(self, bit: Value, x: Value, y: Value) -> Value:
+        """x where the bit is 1, else y."""
+        frac = max(x.frac, y.frac)
+        x, y = self.align(x, frac), self.align(y, frac)
+        return self.emit("add", y, self.emit("select", bit, self.emit("sub", x, y), keep=1))
+
+    def elements(self, x: Value) -> int:
+        return math.prod(x.shape)
+
+
+def _hashable(value: Attr) -> object:
+    if isinstance(value, np.ndarray):
+        return value.shape, hashlib.sha256(np.ascontiguousarray(value).tobytes()).digest()
+    return value.digest() if isinstance(value, Graph) else value

@@ -1,0 +1,497 @@
+"""The program that parties run: straight-line SSA over typed values, one op table, one verifier, one text form.
+
+    type  ::= public.F [shape] | arith.F [shape] | bit [shape] | tuple          F: the binary point
+    op    ::= %i = name %arg ... {attr value, ...} : type                       arguments come earlier
+    graph ::= op ...  -> %output ...
+
+A value's name is its position.  `public` values are known to every party, `arith` values are shared in Z_2^64 as fixed-point numbers with
+F fraction bits, `bit` values are shared in Z_2.  Products add binary points, sums want equal ones, and only `trunc` moves one back, so a
+missing truncation is a type error.  `loop` carries values through a body graph; `get` picks one of its results.
+
+`verify` is run by the compiler after every pass and by a node on receipt, on a graph that it has no reason to trust.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeAlias, Union
+
+import numpy as np
+import numpy.typing as npt
+
+MAX_ELEMENTS = 1 << 32
+MAX_OPS = 1 << 20
+MAX_DEPTH = 8
+
+
+class GraphError(ValueError):
+    """A graph that no party may run: the message names the op and the rule that it breaks."""
+
+
+class Kind(enum.Enum):
+    PUBLIC = "public"
+    ARITH = "arith"
+    BIT = "bit"
+    TUPLE = "tuple"  # the results of a loop, before `get`
+
+
+class Type(NamedTuple):
+    kind: Kind
+    frac: int
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        if self.kind is Kind.TUPLE:
+            return "tuple"
+        point = "" if self.kind is Kind.BIT else f".{self.frac}"
+        return f"{self.kind.value}{point} [{','.join(map(str, self.shape))}]"
+
+    @property
+    def size(self) -> int:
+        """Elements of the value."""
+        return math.prod(self.shape)
+
+
+Attr: TypeAlias = Union[int, str, tuple[int, ...], tuple[str, ...], npt.NDArray[np.int64], "Graph"]
+Attrs: TypeAlias = Mapping[str, Attr]
+
+
+class Op(NamedTuple):
+    name: str
+    args: tuple[int, ...]
+    attrs: Attrs
+    type: Type
+    where: str = ""  # file:line of the user's function, for messages and profiles; no part of the digest
+
+    def integer(self, key: str) -> int:
+        """The attribute of that name, which the op table says is an integer."""
+        value = self.attrs[key]
+        assert isinstance(value, int)
+        return value
+
+    def integers(self, key: str) -> tuple[int, ...]:
+        value = self.attrs[key]
+        assert isinstance(value, tuple)
+        return tuple(int(v) for v in value)
+
+    def text(self, key: str) -> str:
+        value = self.attrs[key]
+        assert isinstance(value, str)
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        value = self.attrs[key]
+        assert isinstance(value, tuple)
+        return tuple(str(v) for v in value)
+
+    @property
+    def value(self) -> npt.NDArray[np.int64]:
+        """The array of a `const`."""
+        value = self.attrs["value"]
+        assert isinstance(value, np.ndarray)
+        return value
+
+    @property
+    def body(self) -> Graph:
+        """The body of a `loop`: its parameters are consts, carried values and one slice of each scanned value, its outputs the
+        next carried values and one slice of each stacked result."""
+        value = self.attrs["body"]
+        assert isinstance(value, Graph)
+        return value
+
+
+class Graph(NamedTuple):
+    ops: tuple[Op, ...]
+    outputs: tuple[int, ...] = ()
+
+    def text(self) -> str:
+        """For people: one line an op, loops indented, source lines behind a hash sign."""
+        return "\n".join(_lines(self, "", for_people=True)) + "\n"
+
+    def digest(self) -> bytes:
+        """SHA-256 of the canonical text: equal digests mean equal programs."""
+        return hashlib.sha256("\n".join(_lines(self, "", for_people=False)).encode()).digest()
+
+    def walk(self) -> Iterator[Op]:
+        """Every op, those of loop bodies included, in order."""
+        for op in self.ops:
+            yield op
+            if op.name == "loop":
+                yield from op.body.walk()
+
+
+# ---- text -------------------------------------------------------------------------------------------------------------------------
+def _attr_text(value: Attr, for_people: bool) -> str:
+    if isinstance(value, str):
+        return json.dumps(value)
+    if isinstance(value, tuple):
+        return "[" + ",".join(_attr_text(v, for_people) for v in value) + "]"
+    if isinstance(value, np.ndarray):
+        if value.size <= 6:
+            return str(value.tolist()).replace(" ", "")
+        whole = hashlib.sha256(np.ascontiguousarray(value, dtype="<i8").tobytes()).hexdigest()
+        return "sha256:" + (whole[:12] if for_people else whole)
+    return str(value)
+
+
+def _lines(graph: Graph, indent: str, for_people: bool) -> Iterator[str]:
+    for i, op in enumerate(graph.ops):
+        attrs = ", ".join(f"{k} {_attr_text(v, for_people)}" for k, v in sorted(op.attrs.items()) if k != "body")
+        line = f"{indent}%{i} = {op.name}" + "".join(f" %{a}" for a in op.args) + (f" {{{attrs}}}" if attrs else "")
+        line += f" : {op.type}"
+        yield line + (f"  # {op.where}" if for_people and op.where else "")
+        if op.name == "loop":
+            yield from _lines(op.body, indent + "    ", for_people)
+    yield f"{indent}-> " + " ".join(f"%{o}" for o in graph.outputs)
+
+
+# ---- the op table ------------------------------------------------------------------------------------------------------------------
+PUBLIC, ARITH, BIT = Kind.PUBLIC, Kind.ARITH, Kind.BIT
+Rule: TypeAlias = Callable[[Sequence[Op], Op], Type]
+
+
+def _need(holds: bool, why: str) -> None:
+    if not holds:
+        raise GraphError(why)
+
+
+def _join(*types: Type) -> Kind:
+    """The kind of a linear combination: secret as soon as one term is."""
+    kinds = {t.kind for t in types}
+    _need(Kind.TUPLE not in kinds, "a loop's results must be picked with get")
+    _need(not {ARITH, BIT} <= kinds, "an arith and a bit value do not mix: inject the bit first")
+    return ARITH if ARITH in kinds else BIT if BIT in kinds else PUBLIC
+
+
+def _same_shape(a: Type, b: Type) -> tuple[int, ...]:
+    _need(a.shape == b.shape, f"shapes {list(a.shape)} and {list(b.shape)} differ")
+    return a.shape
+
+
+def _ring(*types: Type) -> Kind:
+    kind = _join(*types)
+    _need(kind is not BIT, "a bit is no ring element: inject it first")
+    return kind
+
+
+def _declared(args: Sequence[Op], op: Op) -> Type:
+    _need(op.type.kind in (PUBLIC, ARITH, BIT), "wants a declared type")
+    return op.type
+
+
+def _input(args: Sequence[Op], op: Op) -> Type:
+    _need(op.type.kind is ARITH, "an input is arith")
+    _need(len(op.type.shape) == 2 and op.type.shape[1] == len(op.texts("columns")), "an input is [rows, columns]")
+    return op.type
+
+
+def _const(args: Sequence[Op], op: Op) -> Type:
+    _need(op.value.dtype == np.int64, "a constant is int64")
+    return Type(PUBLIC, op.type.frac, op.value.shape)
+
+
+def _reveal(args: Sequence[Op], op: Op) -> Type:
+    _need(bool(op.texts("to")), "names no recipient")
+    _need(args[0].type.kind is not Kind.TUPLE, "a loop's results must be picked with get")
+    return args[0].type
+
+
+def _reshape(args: Sequence[Op], op: Op) -> Type:
+    t, shape = args[0].type, op.integers("shape")
+    _need(math.prod(shape) == t.size, f"{list(t.shape)} has not the elements of {list(shape)}")
+    return t._replace(shape=shape)
+
+
+def _transpose(args: Sequence[Op], op: Op) -> Type:
+    t, perm = args[0].type, op.integers("perm")
+    _need(sorted(perm) == list(range(len(t.shape))), f"{list(perm)} permutes no {len(t.shape)} axes")
+    return t._replace(shape=tuple(t.shape[p] for p in perm))
+
+
+def _broadcast(args: Sequence[Op], op: Op) -> Type:
+    """Axis i of the argument becomes axis dims[i] of `shape`; it has that length or 1."""
+    t, shape, dims = args[0].type, op.integers("shape"), op.integers("dims")
+    _need(len(dims) == len(t.shape), "dims has not one entry an axis")
+    _need(list(dims) == sorted(set(dims)) and all(0 <= d < len(shape) for d in dims), f"dims {list(dims)} do not rise within the shape")
+    _need(all(n in (1, shape[d]) for n, d in zip(t.shape, dims, strict=True)), f"{list(t.shape)} does not spread over {list(shape)}")
+    return t._replace(shape=shape)
+
+
+def _slice(args: Sequence[Op], op: Op) -> Type:
+    t, start, limit, stride = args[0].type, op.integers("start"), op.integers("limit"), op.integers("stride")
+    _need(len(start) == len(limit) == len(stride) == len(t.shape), "start, limit and stride have not one entry an axis")
+    _need(all(0 <= a <= b <= n and s > 0 for a, b, s, n in zip(start, limit, stride, t.shape, strict=True)), "slices outside the value")
+    return t._replace(shape=tuple(-(-(b - a) // s) for a, b, s in zip(start, limit, stride, strict=True)))
+
+
+def _axes(t: Type, axes: tuple[int, ...]) -> tuple[int, ...]:
+    _need(list(axes) == sorted(set(axes)) and all(0 <= a < len(t.shape) for a in axes), f"axes {list(axes)} are not axes of {list(t.shape)}")
+    return axes
+
+
+def _concat(args: Sequence[Op], op: Op) -> Type:
+    t, axis = args[0].type, op.integer("axis")
+    _axes(t, (axis,))
+    for other in args[1:]:
+        _need((other.type.kind, other.type.frac) == (t.kind, t.frac), f"joins {t} and {other.type}")
+        _need(len(other.type.shape) == len(t.shape), f"joins {t} and {other.type}")
+        _need(all(a == b for i, (a, b) in enumerate(zip(t.shape, other.type.shape, strict=True)) if i != axis), f"joins {t} and {other.type}")
+    return t._replace(shape=tuple(sum(a.type.shape[i] for a in args) if i == axis else n for i, n in enumerate(t.shape)))
+
+
+def _pad(args: Sequence[Op], op: Op) -> Type:
+    """Zeros around the value."""
+    t, low, high = args[0].type, op.integers("low"), op.integers("high")
+    _need(len(low) == len(high) == len(t.shape) and min((*low, *high), default=0) >= 0, "low and high have not one entry >= 0 an axis")
+    return t._replace(shape=tuple(a + n + b for a, n, b in zip(low, t.shape, high, strict=True)))
+
+
+def _rev(args: Sequence[Op], op: Op) -> Type:
+    _axes(args[0].type, op.integers("axes"))
+    return args[0].type
+
+
+def _index(t: Type, what: str) -> None:
+    _need(t.kind is PUBLIC and t.frac == 0, f"{what} must be public integers")
+
+
+def _take(args: Sequence[Op], op: Op) -> Type:
+    """Along `axis`, the entries whose numbers the second argument holds; numbers out of range are the engine's error."""
+    t, index, axis = args[0].type, args[1].type, op.integer("axis")
+    _axes(t, (axis,))
+    _index(index, "indices")
+    return t._replace(shape=t.shape[:axis] + index.shape + t.shape[axis + 1 :])
+
+
+def _dynamic_slice(args: Sequence[Op], op: Op) -> Type:
+    """The block of `sizes` whose corner the second argument holds, one number an axis, clamped so that the block fits."""
+    t, corner, sizes = args[0].type, args[1].type, op.integers("sizes")
+    _index(corner, "the corner")
+    _need(corner.shape == (len(t.shape),) and len(sizes) == len(t.shape), "wants one number an axis")
+    _need(all(0 <= s <= n for s, n in zip(sizes, t.shape, strict=True)), f"takes {list(sizes)} out of {list(t.shape)}")
+    return t._replace(shape=sizes)
+
+
+def _dynamic_update(args: Sequence[Op], op: Op) -> Type:
+    """The first argument with a block replaced by the second, at the corner that the third holds, clamped so that it fits."""
+    t, block, corner = args[0].type, args[1].type, args[2].type
+    _index(corner, "the corner")
+    _need((t.kind, t.frac) == (block.kind, block.frac), f"puts {block} into {t}")
+    _need(corner.shape == (len(t.shape),) and len(block.shape) == len(t.shape), "wants one number an axis")
+    _need(all(s <= n for s, n in zip(block.shape, t.shape, strict=True)), f"puts {block} into {t}")
+    return t
+
+
+def _add(args: Sequence[Op], op: Op) -> Type:
+    a, b = args[0].type, args[1].type
+    _need(a.frac == b.frac, f"binary points {a.frac} and {b.frac} differ: a truncation is missing")
+    return Type(_ring(a, b), a.frac, _same_shape(a, b))
+
+
+def _neg(args: Sequence[Op], op: Op) -> Type:
+    _ring(args[0].type)
+    return args[0].type
+
+
+def _sum(args: Sequence[Op], op: Op) -> Type:
+    t = args[0].type
+    _ring(t)
+    axes = _axes(t, op.integers("axes"))
+    return t._replace(shape=tuple(n for i, n in enumerate(t.shape) if i not in axes))
+
+
+def _scale(args: Sequence[Op], op: Op) -> Type:
+    """The ring element times the integer `by`, read with `frac` more fraction bits: the number times by·2^-frac, exactly."""
+    t = args[0].type
+    _ring(t)
+    _need(-(1 << 63) <= op.integer("by") < 1 << 63, "by is no 64-bit integer")
+    return t._replace(frac=t.frac + op.integer("frac"))
+
+
+def _mul(args: Sequence[Op], op: Op) -> Type:
+    a, b = args[0].type, args[1].type
+    return Type(_ring(a, b), a.frac + b.frac, _same_shape(a, b))
+
+
+def _dot(args: Sequence[Op], op: Op) -> Type:
+    """[..., m, k] times [..., k, n], equal leading axes."""
+    a, b = args[0].type, args[1].type
+    _need(len(a.shape) == len(b.shape) >= 2 and a.shape[:-2] == b.shape[:-2] and a.shape[-1] == b.shape[-2], f"{a} and {b} do not multiply")
+    return Type(_ring(a, b), a.frac + b.frac, (*a.shape[:-1], b.shape[-1]))
+
+
+def _trunc(args: Sequence[Op], op: Op) -> Type:
+    """Divided by 2^by, rounded up or down at random without bias; the argument must be below 2^62 in absolute value."""
+    t = args[0].type
+    _need(t.kind is ARITH, "truncates arith values only")
+    _need(1 <= op.integer("by") <= 62, "by must be 1 to 62")
+    return t._replace(frac=t.frac - op.integer("by"))
+
+
+def _xor(args: Sequence[Op], op: Op) -> Type:
+    a, b = args[0].type, args[1].type
+    _need(_join(a, b) is BIT and a.frac == b.frac == 0, "wants a bit, and a bit or public zeros and ones")
+    return Type(BIT, 0, _same_shape(a, b))
+
+
+def _not(args: Sequence[Op], op: Op) -> Type:
+    _need(args[0].type.kind is BIT, "wants a bit")
+    return args[0].type
+
+
+def _sign(args: Sequence[Op], op: Op) -> Type:
+    """The bit x < 0, where the lowest `lo` bits of x may be passed over (right but within 2^lo of zero)."""
+    _need(args[0].type.kind is ARITH, "wants an arith value")
+    _need(0 <= op.integer("lo") <= 62, "lo must be 0 to 62")
+    return Type(BIT, 0, args[0].type.shape)
+
+
+def _inject(args: Sequence[Op], op: Op) -> Type:
+    """The bit as the ring element 0 or 1."""
+    _need(args[0].type.kind is BIT, "wants a bit")
+    return Type(ARITH, 0, args[0].type.shape)
+
+
+def _select(args: Sequence[Op], op: Op) -> Type:
+    """The second argument where the bit equals `keep`, else 0."""
+    bit, x = args[0].type, args[1].type
+    _need(bit.kind is BIT and x.kind is ARITH, "wants a bit and an arith value")
+    _need(op.integer("keep") in (0, 1), "keep must be 0 or 1")
+    _same_shape(bit, x)
+    return x
+
+
+def _loop(args: Sequence[Op], op: Op) -> Type:
+    consts, carry, length = op.integer("consts"), op.integer("carry"), op.integer("length")
+    _need(length >= 1 and op.integer("reverse") in (0, 1), "wants a length >= 1 and reverse 0 or 1")
+    _need(0 <= consts and 0 <= carry and consts + carry <= len(args), "has fewer arguments than consts and carried values")
+    types = [a.type for a in args]
+    _need(all(t.kind is not Kind.TUPLE for t in types), "a loop's results must be picked with get")
+    for t in types[consts + carry :]:
+        _need(t.shape[:1] == (length,), f"scans {t} in {length} steps")
+    params = types[: consts + carry] + [t._replace(shape=t.shape[1:]) for t in types[consts + carry :]]
+    body = op.body
+    _need(len(body.outputs) >= carry, "returns fewer values than it carries")
+    for name in ("input", "reveal"):
+        _need(all(o.name != name for o in body.ops), f"{name} stands outside of loops only")
+    found = [o for o in body.ops if o.name == "param"]
+    _need([o.integer("index") for o in found] == list(range(len(params))), "the body has not one param an argument, in order")
+    for o, t in zip(found, params, strict=True):
+        _need(o.type == t, f"param {o.integer('index')} is {o.type}, its argument {t}")
+    for o, t in zip(body.outputs, types[consts : consts + carry], strict=False):
+        _need(body.ops[o].type == t, f"carries {t} in and {body.ops[o].type} out")
+    return Type(Kind.TUPLE, 0, ())
+
+
+def _get(args: Sequence[Op], op: Op) -> Type:
+    loop, index = args[0], op.integer("index")
+    _need(loop.name == "loop", "picks a result of a loop")
+    _need(0 <= index < len(loop.body.outputs), f"picks result {index} of {len(loop.body.outputs)}")
+    t = loop.body.ops[loop.body.outputs[index]].type
+    return t if index < loop.integer("carry") else t._replace(shape=(loop.integer("length"), *t.shape))
+
+
+class Row(NamedTuple):
+    """What the op table knows of an op: how many arguments (None: one and more), its attributes, how its type follows."""
+
+    arity: int | None
+    attrs: Mapping[str, type]
+    rule: Rule
+
+
+INTS, STRS = tuple, list  # markers of the table: a tuple of integers, a tuple of strings
+OPS: dict[str, Row] = {
+    # boundary
+    "input": Row(0, {"owner": str, "dataset": str, "columns": STRS}, _input),
+    "const": Row(0, {"value": np.ndarray}, _const),
+    "param": Row(0, {"index": int}, _declared),
+    "reveal": Row(1, {"to": STRS, "name": str}, _reveal),
+    # structure
+    "reshape": Row(1, {"shape": INTS}, _reshape),
+    "transpose": Row(1, {"perm": INTS}, _transpose),
+    "broadcast": Row(1, {"shape": INTS, "dims": INTS}, _broadcast),
+    "slice": Row(1, {"start": INTS, "limit": INTS, "stride": INTS}, _slice),
+    "concat": Row(None, {"axis": int}, _concat),
+    "pad": Row(1, {"low": INTS, "high": INTS}, _pad),
+    "rev": Row(1, {"axes": INTS}, _rev),
+    "take": Row(2, {"axis": int}, _take),
+    "dynamic_slice": Row(2, {"sizes": INTS}, _dynamic_slice),
+    "dynamic_update": Row(3, {}, _dynamic_update),
+    # linear
+    "add": Row(2, {}, _add),
+    "sub": Row(2, {}, _add),
+    "neg": Row(1, {}, _neg),
+    "sum": Row(1, {"axes": INTS}, _sum),
+    "scale": Row(1, {"by": int, "frac": int}, _scale),
+    # bilinear
+    "mul": Row(2, {}, _mul),
+    "dot": Row(2, {}, _dot),
+    "trunc": Row(1, {"by": int}, _trunc),
+    # bits
+    "xor": Row(2, {}, _xor),
+    "and": Row(2, {}, _xor),
+    "or": Row(2, {}, _xor),
+    "not": Row(1, {}, _not),
+    "sign": Row(1, {"lo": int}, _sign),
+    "inject": Row(1, {}, _inject),
+    "select": Row(2, {"keep": int}, _select),
+    # control
+    "loop": Row(None, {"length": int, "reverse": int, "consts": int, "carry": int, "body": Graph}, _loop),
+    "get": Row(1, {"index": int}, _get),
+}
+
+
+def _attr_fits(value: Attr, want: type) -> bool:
+    if want is INTS:
+        return isinstance(value, tuple) and not isinstance(value, Graph) and all(type(v) is int for v in value)
+    if want is STRS:
+        return isinstance(value, tuple) and not isinstance(value, Graph) and all(isinstance(v, str) for v in value)
+    if want is int:
+        return type(value) is int and -(1 << 63) <= value < 1 << 63
+    return isinstance(value, want)
+
+
+def infer(op: Op, args: Sequence[Op]) -> Type:
+    """The type that the table gives `op` for these arguments.  Raises GraphError (without the op's place; `verify` adds it)."""
+    row = OPS.get(op.name)
+    if row is None:
+        raise GraphError("is no op")
+    _need(len(args) == row.arity or (row.arity is None and bool(args)), f"has {len(args)} arguments, not {row.arity or '1 or more'}")
+    _need(op.attrs.keys() == row.attrs.keys(), f"has attributes {sorted(op.attrs)}, not {sorted(row.attrs)}")
+    for key, want in row.attrs.items():
+        _need(_attr_fits(op.attrs[key], want), f"attribute {key} is ill-typed")
+    found = row.rule(args, op)
+    _need(0 <= found.frac < 64, f"binary point {found.frac} is outside 0 to 63")
+    _need(all(type(n) is int and n >= 0 for n in found.shape) and found.size <= MAX_ELEMENTS, f"shape {list(found.shape)} is out of bounds")
+    return found
+
+
+def verify(graph: Graph) -> None:
+    """Check every op against the table, loop bodies included.
+
+    Raises GraphError naming the op: an unknown op, a later argument, wrong arity or attributes, a type that does not follow.
+    """
+    names = [op.text("name") for op in graph.ops if op.name == "reveal" and isinstance(op.attrs.get("name"), str)]
+    _need(len(names) == len(set(names)), "two outputs share a name")
+    _verify(graph, "", 0)
+
+
+def _verify(graph: Graph, path: str, depth: int) -> None:
+    _need(depth <= MAX_DEPTH, f"{path}: loops nest deeper than {MAX_DEPTH}")
+    _need(len(graph.ops) <= MAX_OPS, f"{path}: more than {MAX_OPS} ops")
+    for i, op in enumerate(graph.ops):
+        place = f"{path}%{i} = {op.name}"
+        _need(all(type(a) is int and 0 <= a < i for a in op.args), f"{place}: an argument does not come earlier")
+        _need(op.name != "param" or depth > 0, f"{place}: a param stands in a loop's body only")
+        if op.name == "loop" and isinstance(op.attrs.get("body"), Graph):
+            _verify(op.body, f"{place} / ", depth + 1)
+        try:
+            want = infer(op, [graph.ops[a] for a in op.args])
+        except GraphError as error:
+            raise GraphError(f"{place}: {error}" + (f" ({op.where})" if op.where else "")) from None
+        _need(op.type == want, f"{place}: is {op.type}, should be {want}")
+    _need(all(type(o) is int and 0 <= o < len(graph.ops) for o in graph.outputs), f"{path}: an output is no op")

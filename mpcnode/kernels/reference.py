@@ -1,0 +1,209 @@
+"""The definition of every kernel, in numpy.  `native.c` computes the same, faster; a test holds it to this file.
+
+Conventions.  Ring elements are uint64 and wrap (Z_2^64).  Elementwise kernels take C-contiguous arrays of one shape; `matmul` takes any
+strides.  Bit planes are uint64[planes, words]: element e of a plane is bit e % 64 of word e // 64, and words = ceil(elements / 64); what
+stands behind the last element is unspecified.  `first` tells the one evaluator that adds the public terms (the braces of docs/design.md).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+
+U64 = npt.NDArray[np.uint64]
+U8 = npt.NDArray[np.uint8]
+Unsigned = npt.NDArray[np.unsignedinteger]
+
+CHUNK = 4  # bits of a comparison leaf, and inputs of a comparison gate
+_ONES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+
+
+# ---- ring products -----------------------------------------------------------------------------------------------------------
+def matmul(a: U64, b: U64) -> U64:
+    """a @ b mod 2^64.  a: [..., m, k], b: [..., k, n] with equal leading axes, any strides; result C-contiguous."""
+    return np.matmul(a, b)
+
+
+def matmul_add(out: U64, a: U64, b: U64, *, negate: bool = False) -> None:
+    """out += a @ b (or -= with `negate`) mod 2^64.  out: [..., m, n], C-contiguous."""
+    if negate:
+        out -= np.matmul(a, b)
+    else:
+        out += np.matmul(a, b)
+
+
+def mul_share(mx: U64, lx: U64, my: U64, ly: U64, gamma: U64, mask: U64, *, first: bool) -> U64:
+    """One evaluator's message for x·y, elementwise: gamma + mask - mx·ly - lx·my {+ mx·my}."""
+    s = gamma + mask - mx * ly - lx * my
+    if first:
+        s += mx * my
+    return s
+
+
+# ---- exact truncation ----------------------------------------------------------------------------------------------------------
+def trunc_deal(r: U64, by: int, wrap: npt.DTypeLike) -> tuple[U64, Unsigned]:
+    """(r >> by, r >> 63): what the helper deals for a truncation; the second in the unsigned dtype `wrap` (at least `by` bits)."""
+    return r >> np.uint64(by), (r >> np.uint64(63)).astype(wrap)
+
+
+def trunc_share(c: U64, t: U64, b: Unsigned, mask: U64, by: int, *, first: bool) -> U64:
+    """One evaluator's message for a truncation, for c = z + r, |z| < 2^62, 1 <= by <= 62, t a share of r >> by and b of r >> 63:
+    mask - t + (1 - (c' >> 63))·2^(64-by)·b {+ (c' >> by) - 2^(62-by)}  with c' = c + 2^62."""
+    shifted = c + np.uint64(1 << 62)
+    no_top = np.uint64(1) - (shifted >> np.uint64(63))
+    w = mask - t + ((no_top * b.astype(np.uint64)) << np.uint64(64 - by))
+    if first:
+        w += (shifted >> np.uint64(by)) - np.uint64(1 << (62 - by))
+    return w
+
+
+# ---- a masked bit times a ring element ---------------------------------------------------------------------------------------------
+def select_share(bit: U8, mw: U64, lw: U64, beta: U64, beta_lw: U64, mask: U64, *, first: bool) -> U64:
+    """One evaluator's message for b·w, where bit = b ^ β is public, beta a share of β and beta_lw one of β·λ_w:
+    mask - bit·lw + (1 - 2·bit)·(beta·mw - beta_lw) {+ bit·mw}."""
+    m = bit.astype(np.uint64)
+    s = mask - m * lw + (np.uint64(1) - np.uint64(2) * m) * (beta * mw - beta_lw)
+    if first:
+        s += m * mw
+    return s
+
+
+def inject_share(bit: U8, beta: U64, mask: U64, *, first: bool) -> U64:
+    """One evaluator's message for b as a ring element: mask + (1 - 2·bit)·beta {+ bit}."""
+    m = bit.astype(np.uint64)
+    s = mask + (np.uint64(1) - np.uint64(2) * m) * beta
+    if first:
+        s += m
+    return s
+
+
+# ---- bit planes ----------------------------------------------------------------------------------------------------------------------
+def words(elements: int) -> int:
+    """Words of a plane of that many elements."""
+    return -(-elements // 64)
+
+
+def pack_bits(bits: U8) -> U64:
+    """uint8[elements] of 0 and 1 -> one plane, uint64[words]."""
+    padded = np.zeros(words(bits.size) * 64, np.uint8)
+    padded[: bits.size] = bits
+    return np.packbits(padded, bitorder="little").view("<u8").astype(np.uint64)
+
+
+def unpack_bits(plane: U64, elements: int) -> U8:
+    """One plane, uint64[words] -> uint8[elements] of 0 and 1."""
+    return np.unpackbits(plane.astype("<u8").view(np.uint8), count=elements, bitorder="little")
+
+
+def to_planes(x: U64, lo: int, hi: int) -> U64:
+    """Bits lo .. hi-1 of x, uint64[elements] -> uint64[hi-lo, words]."""
+    return np.stack([pack_bits(((x >> np.uint64(i)) & np.uint64(1)).astype(np.uint8)) for i in range(lo, hi)])
+
+
+# ---- comparison leaves: [C < rho] and [C = rho] on chunks of 4 bits -----------------------------------------------------------------------
+def chunks(bits: int) -> list[tuple[int, int]]:
+    """(first bit, width) of each chunk of a number of that many bits, from the lowest; the last may be narrower."""
+    return [(lo, min(CHUNK, bits - lo)) for lo in range(0, bits, CHUNK)]
+
+
+def leaf_rows(bits: int) -> int:
+    """Planes that `leaf_deal` makes for a number of that many bits."""
+    return sum((1 << width) - 1 for _, width in chunks(bits))
+
+
+def leaf_deal(rho: U64) -> U64:
+    """The monomials of each chunk's bits.  rho: uint64[bits, words] -> uint64[leaf_rows(bits), words]; in a chunk's block, row s - 1 is
+    the product of the bits in the set s (bit i of s stands for bit i of the chunk)."""
+    rows: list[U64] = []
+    for lo, width in chunks(len(rho)):
+        block: list[U64] = []
+        for s in range(1, 1 << width):
+            top = s.bit_length() - 1
+            rest = s ^ (1 << top)
+            block.append(rho[lo + top] & block[rest - 1] if rest else rho[lo + top])
+        rows += block
+    return np.stack(rows)
+
+
+def leaf_share(c: U64, monomials: U64, *, first: bool) -> tuple[U64, U64]:
+    """Xor shares of [C < rho] and [C = rho] for every chunk.  c: uint64[bits, words], public; monomials: xor shares of `leaf_deal(rho)`.
+    Returns lt, eq: uint64[chunks, words].  With n_i = 1 ^ c_i: eq = prod_i (n_i ^ rho_i), lt = sum_i n_i·rho_i·prod_{j>i} (n_j ^ rho_j)."""
+    lt, eq, row = [], [], 0
+    for lo, width in chunks(len(c)):
+        n = [c[lo + i] ^ _ONES for i in range(width)]
+        e = np.zeros(c.shape[1], np.uint64)
+        less = np.zeros(c.shape[1], np.uint64)
+        for s in range(1 << width):
+            mono = monomials[row + s - 1] if s else (_ONES if first else np.uint64(0))
+            rest = np.full(c.shape[1], _ONES)
+            for i in range(width):
+                if not s >> i & 1:
+                    rest &= n[i]
+            e ^= rest & mono
+            if s:  # the lowest bit of s is the i of its terms: n_i·rho_i·(the others of s above i)·prod of n_j over j > i outside s
+                i = (s & -s).bit_length() - 1
+                above = n[i].copy()
+                for j in range(i + 1, width):
+                    if not s >> j & 1:
+                        above &= n[j]
+                less ^= above & mono
+        lt.append(less)
+        eq.append(e)
+        row += (1 << width) - 1
+    return np.stack(lt), np.stack(eq)
+
+
+# ---- comparison gates: 2 to 4 neighbouring (lt, eq) pairs into one --------------------------------------------------------------------------
+@lru_cache(maxsize=None)
+def gate_sums(fan: int, with_eq: bool) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    """The gate as sums of products of its inputs, which are numbered lt_0 .. lt_{fan-1}, eq_0 .. eq_{fan-1} (0 the lowest chunk):
+    lt = xor_k lt_k·prod_{j>k} eq_j, and with `with_eq` also eq = prod_j eq_j."""
+    lt = tuple((k, *(fan + j for j in range(k + 1, fan))) for k in range(fan))
+    return (lt, (tuple(fan + j for j in range(fan)),)) if with_eq else (lt,)
+
+
+@lru_cache(maxsize=None)
+def gate_products(fan: int, with_eq: bool) -> tuple[tuple[int, ...], ...]:
+    """The products of two and more input masks that the helper deals for a gate, in dealing order (by size, then by inputs)."""
+    found = {
+        part
+        for output in gate_sums(fan, with_eq)
+        for term in output
+        for size in range(2, len(term) + 1)
+        for part in combinations(sorted(term), size)
+    }
+    return tuple(sorted(found, key=lambda part: (len(part), part)))
+
+
+def gate_deal(masks: U64, *, with_eq: bool) -> U64:
+    """masks: uint64[2·fan, words], the inputs' masks (lt rows, then eq rows; row fan = eq_0 is read only `with_eq`).
+    Returns uint64[len(gate_products(fan, with_eq)), words]."""
+    parts = gate_products(len(masks) // 2, with_eq)
+    return np.stack([np.bitwise_and.reduce(masks[list(part)], axis=0) for part in parts])
+
+
+def gate_share(m: U64, masks: U64, products: U64, *, with_eq: bool, first: bool) -> U64:
+    """Xor shares of a gate's outputs.  m: uint64[2·fan, words], the masked inputs; masks: this evaluator's xor shares of their masks;
+    products: its xor shares of `gate_deal`.  Returns uint64[1 or 2, words]: lt and, `with_eq`, eq.
+    Each term prod_i (m_i ^ mask_i) is expanded over the subsets of its inputs (ABY2.0, section 3.1.4, multi-input AND)."""
+    fan = len(m) // 2
+    row = {part: i for i, part in enumerate(gate_products(fan, with_eq))}
+    outputs = []
+    for terms in gate_sums(fan, with_eq):
+        share = np.zeros(m.shape[1], np.uint64)
+        for term in terms:
+            for size in range(len(term) + 1):
+                for part in combinations(sorted(term), size):
+                    rest = [i for i in term if i not in part]
+                    public = np.bitwise_and.reduce(m[rest], axis=0) if rest else np.full(m.shape[1], _ONES)
+                    if size == 0:
+                        share ^= public if first else np.uint64(0)
+                    elif size == 1:
+                        share ^= public & masks[part[0]]
+                    else:
+                        share ^= public & products[row[part]]
+        outputs.append(share)
+    return np.stack(outputs)

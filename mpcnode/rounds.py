@@ -1,0 +1,156 @@
+"""How interactive code stops: one awaitable, and nothing else ever waits.
+
+Protocol code is `async def`, but it is not asyncio: a driver steps it by hand.  The simulator connects the parties' coroutines in one
+thread; a node connects one of them to its links.  A kernel can stop for three reasons:
+
+- `exchange`: the end of a round.  What it sent and what it waits for travel with those of every other kernel that stops here.
+- `post`: something for this round is ready to leave; the kernel goes on at once, so that sending it overlaps computing the next.
+- `deal`: input-independent material from a helper that runs ahead; a channel of its own, and no round, since nobody answers.
+
+Rule: all parties stop equally often for `exchange` in a kernel (an empty one is allowed), whatever the data.
+"""
+
+from __future__ import annotations
+
+import enum
+import types
+from collections.abc import Coroutine, Generator, Sequence
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+T = TypeVar("T")
+Array: TypeAlias = npt.NDArray[Any]
+
+
+class When(enum.IntEnum):
+    """Why a kernel stops, and (DEAL or not) on which of a link's two channels its arrays travel."""
+
+    ROUND = 0
+    POST = 1
+    DEAL = 2
+
+
+class Send(NamedTuple):
+    peer: int
+    array: Array
+    op: int  # number of the op in its graph; the receiver expects the same one
+
+
+class Recv(NamedTuple):
+    peer: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    op: int
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+
+class Exchange(NamedTuple):
+    """Arrays to send and what to receive, both in order; the answer is the received arrays in the order of `recv`."""
+
+    send: Sequence[Send]
+    recv: Sequence[Recv]
+    when: When
+
+
+Inbox: TypeAlias = "list[Array]"
+Kernel: TypeAlias = Coroutine[Exchange, "Inbox | None", T]
+
+
+@types.coroutine
+def _stop(what: Exchange) -> Generator[Exchange, Inbox, Inbox]:
+    """The one place where a kernel stops and waits."""
+    return (yield what)
+
+
+async def exchange(send: Sequence[Send] = (), recv: Sequence[Recv] = ()) -> Inbox:
+    """End a round: send these, wait for those."""
+    return await _stop(Exchange(send, recv, When.ROUND))
+
+
+async def post(send: Sequence[Send]) -> None:
+    """Let arrays of the current round leave now."""
+    if send:
+        await _stop(Exchange(send, (), When.POST))
+
+
+async def deal(send: Sequence[Send] = (), recv: Sequence[Recv] = ()) -> Inbox:
+    """Pass on, or take, what a helper deals ahead of the computation."""
+    if not send and not recv:
+        return []
+    return await _stop(Exchange(send, recv, When.DEAL))
+
+
+class Finished(NamedTuple):
+    result: Any
+
+
+async def advance(kernel: Kernel[Any], got: Inbox | None) -> Finished | Sequence[Recv]:
+    """Run `kernel` to the end of its round or to its result; what it posts and deals on the way goes out at once."""
+    try:
+        while True:
+            what = kernel.send(got)
+            if what.when is When.ROUND:
+                await post(what.send)
+                return what.recv
+            got = await _stop(what)
+    except StopIteration as stop:
+        return Finished(stop.value)
+
+
+class Lockstep:
+    """Kernels that run side by side: their n-th exchanges share a round.  Arrays to one peer leave in the order of `add`."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[int, Kernel[Any], int]] = []  # key, kernel, number of arrays it waits for
+        self._recv: list[Recv] = []
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    async def add(self, key: int, kernel: Kernel[Any], got: Inbox | None = None) -> Finished | None:
+        """Run a kernel to the end of the current round; its result if it has one already."""
+        stopped = await advance(kernel, got)
+        if isinstance(stopped, Finished):
+            return stopped
+        self._waiting.append((key, kernel, len(stopped)))
+        self._recv += stopped
+        return None
+
+    async def turn(self) -> list[tuple[int, Kernel[Any], Inbox]]:
+        """End the round for all: the kernels with what they received, in order; each is to be added again."""
+        waiting, recv = self._waiting, self._recv
+        self._waiting, self._recv = [], []
+        got = await exchange((), recv)
+        resumed, at = [], 0
+        for key, kernel, count in waiting:
+            resumed.append((key, kernel, got[at : at + count]))
+            at += count
+        return resumed
+
+    def close(self) -> None:
+        """Drop kernels that will not be resumed."""
+        for _, kernel, _ in self._waiting:
+            kernel.close()
+
+
+async def par(*kernels: Kernel[T]) -> list[T]:
+    """Run kernels side by side and return their results in order; rounds: those of the longest."""
+    results: dict[int, T] = {}
+    lockstep = Lockstep()
+    resumed: list[tuple[int, Kernel[Any], Inbox | None]] = [(i, kernel, None) for i, kernel in enumerate(kernels)]
+    try:
+        while resumed:
+            for key, kernel, got in resumed:
+                done = await lockstep.add(key, kernel, got)
+                if done is not None:
+                    results[key] = done.result
+            resumed = list(await lockstep.turn()) if len(lockstep) else []
+    finally:
+        for kernel in kernels:
+            kernel.close()
+    return [results[i] for i in range(len(kernels))]
