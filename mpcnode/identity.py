@@ -296,7 +296,7 @@ def _create(path: Path, contents: bytes, mode: int) -> None:
     """Write a new file that has `mode` from its first moment on, and fails if the file exists."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with path.open("xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(contents)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from error

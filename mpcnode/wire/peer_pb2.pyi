@@ -90,11 +90,14 @@ class Part(_message.Message):
 
     CHANNEL_FIELD_NUMBER: _builtins.int
     OP_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
     NBYTES_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     channel: Global___Channel.ValueType
     op: _builtins.int
     """number of the op"""
+    sequence: _builtins.int
+    """number of the array among those of its channel, from 0: a lost or repeated one shows at once"""
     nbytes: _builtins.int
     """of the whole array"""
     data: _builtins.bytes
@@ -104,12 +107,13 @@ class Part(_message.Message):
         *,
         channel: Global___Channel.ValueType = ...,
         op: _builtins.int = ...,
+        sequence: _builtins.int = ...,
         nbytes: _builtins.int = ...,
         data: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "data", b"data", "nbytes", b"nbytes", "op", b"op"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "data", b"data", "nbytes", b"nbytes", "op", b"op", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
