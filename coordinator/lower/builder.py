@@ -63,7 +63,7 @@ class Builder:
     def op(self, value: Value) -> Op:
         return self.ops[value.index]
 
-    def emit(self, name: str, *args: Value, type: Type | None = None, **attrs: Attr) -> Value:
+    def emit(self, name: str, /, *args: Value, type: Type | None = None, **attrs: Attr) -> Value:
         """Append an op (or find its equal).  `type` is wanted for input, param and const only.  Raises GraphError."""
         op = Op(name, tuple(a.index for a in args), attrs, type or Type(Kind.PUBLIC, 0, ()), self._where)
         found = infer(op, [self.ops[a.index] for a in args])

@@ -1,0 +1,229 @@
+"""The lock-step loop: run a verified graph as one party.
+
+A sweep goes over the graph in op order and starts every op whose arguments are there; local ops finish at once, interactive ones run to the
+end of their round, and what they post leaves at once.  Then one exchange ends the round for all.  The schedule is a function of the graph
+alone, so all parties keep it without a word about it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mpcnode.graph import Graph, Kind, Op
+from mpcnode.ops import INTERACTIVE, Call, local
+from mpcnode.party import Party, Place
+from mpcnode.protocols import Protocol
+from mpcnode.rounds import Array, Finished, Inbox, Kernel, Lockstep
+
+
+class Hooks:
+    """What the engine asks of, and tells, the node that runs it.  The base class has no input and listens to nothing."""
+
+    def read(self, op: Op) -> Array:
+        """This party's own data for an `input`: ring elements, uint64, of the op's shape."""
+        raise LookupError(f"no data for {op.text('owner')}/{op.text('dataset')}")
+
+    def step(self, done: int, total: int) -> None:
+        """Iterations of outermost loops that are done, out of all there are."""
+
+    def enter(self, number: int, op: Op) -> None:
+        """Work on op `number` begins or goes on ..."""
+
+    def leave(self, number: int) -> None:
+        """... and rests."""
+
+    def value(self, number: int, op: Op, value: Array) -> None:
+        """An op's value at this party is there.  For simulation; a node leaves it alone."""
+
+
+class Plan:
+    """What the engine derives from a graph once: who uses a value, which values end where, and the ops' numbers.
+
+    Numbers go through the graph in order, bodies included, so each op of a nest has its own; they address randomness and label messages.
+    """
+
+    def __init__(self, graph: Graph, start: int = 0) -> None:
+        self.graph = graph
+        self.users: list[list[int]] = [[] for _ in graph.ops]
+        self.uses = [0] * len(graph.ops)
+        self.missing = [len(set(op.args)) for op in graph.ops]
+        self.numbers: list[int] = []
+        self.bodies: dict[int, Plan] = {}
+        for i, op in enumerate(graph.ops):
+            self.numbers.append(start)
+            start += 1
+            if op.name == "loop":
+                self.bodies[i] = Plan(op.body, start)
+                start = self.bodies[i].end
+            for a in set(op.args):
+                self.users[a].append(i)
+                self.uses[a] += 1
+        for o in graph.outputs:
+            self.uses[o] += 1
+        self.end = start
+        self.steps = sum(op.integer("length") for op in graph.ops if op.name == "loop")
+
+    def ops(self) -> dict[int, Op]:
+        """All ops by number, bodies included."""
+        found = dict(zip(self.numbers, self.graph.ops, strict=True))
+        for body in self.bodies.values():
+            found |= body.ops()
+        return found
+
+
+class Run(NamedTuple):
+    """One party's execution of a graph."""
+
+    party: Party
+    protocol: Protocol
+    hooks: Hooks
+    results: dict[str, Array]
+    progress: list[int]  # steps done, steps in all
+
+
+async def execute(party: Party, protocol: Protocol, graph: Graph | Plan, hooks: Hooks) -> dict[str, Array]:
+    """Run a graph that `verify` has passed; this party's part of every revealed output, by name ({} at a helper).
+
+    Stops for exchanges only (see rounds.py).  Raises what the hooks and the driver raise.
+    """
+    plan = graph if isinstance(graph, Plan) else Plan(graph)
+    run = Run(party, protocol, hooks, {}, [0, plan.steps])
+    await _sweep(run, plan, (), 0)
+    return run.results
+
+
+async def _sweep(run: Run, plan: Plan, params: Sequence[Array], step: int, outermost: bool = True) -> list[Array]:
+    """Run one graph, or a loop's body once, and return its outputs."""
+    frame = _Frame(run, plan, params, step, outermost)
+    lockstep = Lockstep()
+    queue: list[tuple[int, Kernel[Any] | None, Inbox | None]] = [(i, None, None) for i, n in enumerate(plan.missing) if n == 0]
+    try:
+        while queue:
+            while queue:
+                i, kernel, got = heapq.heappop(queue)
+                value = await frame.resume(lockstep, i, kernel, got)
+                if value is not None:
+                    for user in frame.finish(i, value.result):
+                        heapq.heappush(queue, (user, None, None))
+            if len(lockstep):
+                queue = list(await lockstep.turn())
+    finally:
+        lockstep.close()
+        for _, kernel, _ in queue:
+            if kernel is not None:
+                kernel.close()
+    return [frame.values[o] for o in plan.graph.outputs]
+
+
+class _Frame:
+    """The values of one graph while it runs."""
+
+    def __init__(self, run: Run, plan: Plan, params: Sequence[Array], step: int, outermost: bool) -> None:
+        self.run, self.plan, self.params, self.step, self.outermost = run, plan, params, step, outermost
+        self.values: list[Any] = [None] * len(plan.graph.ops)
+        self.missing = list(plan.missing)
+        self.uses = list(plan.uses)
+
+    async def resume(self, lockstep: Lockstep, i: int, kernel: Kernel[Any] | None, got: Inbox | None) -> Finished | None:
+        """Start op i, or go on with its kernel; its value if it is there now."""
+        op, number = self.plan.graph.ops[i], self.plan.numbers[i]
+        if op.name == "loop":  # its inner ops report for themselves
+            return await lockstep.add(i, kernel or _loop(self, i, op), got)
+        self.run.hooks.enter(number, op)
+        try:
+            if kernel is None:
+                begun = self._begin(i, op)
+                if isinstance(begun, Finished):
+                    return begun
+                kernel = begun
+            return await lockstep.add(i, kernel, got)
+        finally:
+            self.run.hooks.leave(number)
+
+    def _begin(self, i: int, op: Op) -> Finished | Kernel[Any]:
+        run = self.run
+        p = run.party.at(self.plan.numbers[i], self.step)
+        defs = [self.plan.graph.ops[a] for a in op.args]
+        args = [self.values[a] for a in op.args]
+        match op.name:
+            case "param":
+                return Finished(self.params[op.integer("index")])
+            case "get":
+                return Finished(args[0][op.integer("index")])
+            case "input":
+                return _input(run, p, op)
+            case "reveal":
+                _reveal(run, p, op, defs[0], args[0])
+                return Finished(args[0])
+        call = Call(run.protocol, p, op, defs, args)
+        kernel = local(op, defs)
+        if kernel is None:
+            return INTERACTIVE[op.name](call)
+        if op.type.kind is Kind.PUBLIC:  # numpy warns of wraps in scalars only; here they are meant
+            with np.errstate(over="ignore"):
+                return Finished(np.asarray(kernel(call)))
+        return Finished(kernel(call))
+
+    def finish(self, i: int, value: Any) -> list[int]:
+        """Keep a value, free those that it was the last to use, and return the ops that can start now."""
+        op = self.plan.graph.ops[i]
+        if op.name != "loop":
+            self.run.hooks.value(self.plan.numbers[i], op, value)
+        if self.uses[i]:
+            self.values[i] = value
+        for a in set(op.args):
+            self.uses[a] -= 1
+            if not self.uses[a]:
+                self.values[a] = None
+        ready = []
+        for user in self.plan.users[i]:
+            self.missing[user] -= 1
+            if not self.missing[user]:
+                ready.append(user)
+        return ready
+
+
+def _input(run: Run, p: Place, op: Op) -> Kernel[Array]:
+    owner = run.party.names.index(op.text("owner"))
+    value = run.hooks.read(op) if owner == run.party.rank else None
+    assert value is None or (value.shape == op.type.shape and value.dtype == np.uint64), "the data is not of the input's type"
+    return run.protocol.share(p, owner, op.type.shape, value)
+
+
+def _reveal(run: Run, p: Place, op: Op, source: Op, x: Array) -> None:
+    if run.protocol.is_helper(run.party.rank):
+        return
+    if source.type.kind is Kind.PUBLIC:  # everyone knows it: the first evaluator's part is the value
+        part: Array | None = x if run.party.rank == run.protocol.helpers else np.zeros_like(x)
+    else:
+        part = run.protocol.reveal(p, x)
+    assert part is not None
+    run.results[op.text("name")] = part
+
+
+async def _loop(frame: _Frame, i: int, op: Op) -> list[Array]:
+    """Carry values through the body; each iteration has its own number, so no address of randomness comes twice."""
+    run, body = frame.run, frame.plan.bodies[i]
+    consts, carried, length = op.integer("consts"), op.integer("carry"), op.integer("length")
+    args = [frame.values[a] for a in op.args]
+    lead = [0 if frame.plan.graph.ops[a].type.kind is Kind.PUBLIC else 1 for a in op.args]
+    fixed, carry, scanned = args[:consts], args[consts : consts + carried], args[consts + carried :]
+    out_lead = [0 if body.graph.ops[o].type.kind is Kind.PUBLIC else 1 for o in body.graph.outputs[carried:]]
+    stacks: list[Any] = [None] * len(out_lead)
+    for turn in range(length):
+        at = length - 1 - turn if op.integer("reverse") else turn
+        slices = [x[(slice(None),) * n + (at,)] for x, n in zip(scanned, lead[consts + carried :], strict=True)]
+        outputs = await _sweep(run, body, [*fixed, *carry, *slices], frame.step * length + turn, outermost=False)
+        carry = outputs[:carried]
+        for k, (y, n) in enumerate(zip(outputs[carried:], out_lead, strict=True)):
+            if stacks[k] is None:
+                stacks[k] = np.empty((*y.shape[:n], length, *y.shape[n:]), y.dtype)
+            stacks[k][(slice(None),) * n + (at,)] = y
+        if frame.outermost:
+            run.progress[0] += 1
+            run.hooks.step(run.progress[0], run.progress[1])
+    return [*carry, *stacks]

@@ -1,0 +1,89 @@
+"""Who I am, who my peers are, and the randomness that I share with each of them.
+
+Randomness is addressed, not streamed: what two parties draw for (step, op, tile, purpose) is a function of that address and of their pair
+key, and the pair key is bound to (job, attempt).  So parties stay in step however their execution is scheduled, and no mask serves twice:
+a retried attempt has another key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from mpcnode.kernels.prg import Prg
+from mpcnode.rounds import Array, Recv, Send
+
+SEED_BYTES = 32
+
+
+def pair_key(low_seed: bytes, high_seed: bytes, *, job: str, attempt: int, low: str, high: str) -> bytes:
+    """The 16-byte key of two parties for one attempt: HKDF-SHA256 (RFC 5869) over both sides' fresh seeds, bound to job, attempt and
+    names.  `low` is the party of the lower rank.  Raises ValueError for a seed of another length."""
+    if len(low_seed) != SEED_BYTES or len(high_seed) != SEED_BYTES:
+        raise ValueError(f"a seed has {SEED_BYTES} bytes")
+    info = "\0".join(("mpcnode pair key", job, str(attempt), low, high)).encode()
+    return HKDF(SHA256(), 16, salt=None, info=info).derive(low_seed + high_seed)
+
+
+class Party:
+    """One party of a run.  rank: its number; names: all parties by rank; keys: the 16-byte key shared with each other rank."""
+
+    def __init__(self, rank: int, names: Sequence[str], keys: Mapping[int, bytes]) -> None:
+        self.rank = rank
+        self.names = tuple(names)
+        self._prgs = {peer: Prg(key) for peer, key in keys.items()}
+
+    def __repr__(self) -> str:  # never the keys
+        return f"Party({self.rank}, {self.names})"
+
+    def at(self, op: int, step: int = 0) -> Place:
+        """This party at one execution of an op: `op` is its number in the graph, `step` the number of the iteration."""
+        return Place(self, op, step, 0)
+
+    def expand(self, peer: int, nonce: bytes, out: Array) -> Array:
+        return self._prgs[peer].fill(nonce, out)
+
+
+class Place:
+    """A party at one tile of one execution of an op: the address of everything random or sent there."""
+
+    __slots__ = ("_address", "op", "party", "rank", "step")
+
+    def __init__(self, party: Party, op: int, step: int, tile: int) -> None:
+        self.party, self.op, self.step, self.rank = party, op, step, party.rank
+        # 5 + 4 + 2 bytes here and 1 of purpose: to_bytes raises where a number would not fit, so addresses never collide
+        self._address = step.to_bytes(5, "big") + op.to_bytes(4, "big") + tile.to_bytes(2, "big")
+
+    def tile(self, number: int) -> Place:
+        """The same execution, at tile `number`."""
+        return Place(self.party, self.op, self.step, number)
+
+    @property
+    def size(self) -> int:
+        """Parties of the run."""
+        return len(self.party.names)
+
+    def common(self, peer: int, purpose: int, out: Array) -> Array:
+        """Fill `out` (C-contiguous) with what this party and `peer` alone know for `purpose`."""
+        return self.party.expand(peer, self._address + purpose.to_bytes(1, "big"), out)
+
+    def to(self, peer: int, array: Array) -> Send:
+        return Send(peer, array, self.op)
+
+    def due(self, peer: int, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> Recv:
+        return Recv(peer, np.dtype(dtype), shape, self.op)
+
+
+def seeded_keys(size: int, seed: bytes) -> list[dict[int, bytes]]:
+    """Pair keys for a run in one process, from one seed: for simulation, where all parties trust each other anyway."""
+    keys: list[dict[int, Any]] = [{} for _ in range(size)]
+    for low in range(size):
+        for high in range(low + 1, size):
+            key = HKDF(SHA256(), 16, salt=None, info=f"simulation {low} {high}".encode()).derive(seed)
+            keys[low][high] = keys[high][low] = key
+    return keys

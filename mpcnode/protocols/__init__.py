@@ -1,0 +1,126 @@
+"""Protocols: how parties compute on shares.  One file each, all behind `Protocol`, all before the same conformance suite.
+
+A sharing is an array whose first axis is the parts that this party holds, so linear and structural ops are one numpy line for every
+protocol.  A sharing is never changed once it is made.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple, TypeAlias
+
+import numpy as np
+
+from mpcnode.graph import Op, Type
+from mpcnode.party import Place
+from mpcnode.rounds import Array
+
+Sharing: TypeAlias = Array
+
+
+class Cost(NamedTuple):
+    """What one execution of an op costs.  Declared beside the kernels; the conformance suite holds it to the simulator's counters."""
+
+    rounds: int = 0
+    swap_bytes: int = 0  # that every evaluator sends to every other evaluator
+    deal_bytes: int = 0  # that the helper deals, over all its links
+    owner_bytes: int = 0  # that the owner of an input sends, over all its links
+
+    def __add__(self, other: tuple[object, ...]) -> Cost:
+        """Of two ops one after the other."""
+        assert isinstance(other, Cost)
+        return Cost(*(a + b for a, b in zip(self, other, strict=True)))
+
+    def times(self, count: int) -> Cost:
+        return Cost(*(count * a for a in self))
+
+
+class Protocol(ABC):
+    """The ops that need a protocol.  x, y, w: sharings of arith values (uint64), b: of bits (uint8, 0 and 1); shapes as in the graph,
+    after the leading axis of parts.  Coroutines stop for rounds (see rounds.py); the others are local."""
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+    threat_model: ClassVar[str]  # one sentence, shown with every run
+    helpers: ClassVar[int]  # ranks below this number are helpers, the others evaluators
+
+    @abstractmethod
+    def parts(self, p: Place) -> int:
+        """Length of the leading axis of this party's sharings."""
+
+    @abstractmethod
+    def check_size(self, size: int) -> None:
+        """Raise ValueError when that many parties cannot run this protocol."""
+
+    @abstractmethod
+    def add_public(self, p: Place, x: Sharing, c: Array) -> Sharing:
+        """x + c for ring elements (uint64), x ^ c for bits (uint8)."""
+
+    @abstractmethod
+    async def share(self, p: Place, owner: int, shape: tuple[int, ...], value: Array | None) -> Sharing:
+        """Share the owner's array of ring elements, uint64; `value` is None at every other party."""
+
+    @abstractmethod
+    async def open(self, p: Place, x: Sharing) -> Array | None:
+        """Every evaluator learns x (the helper gets None)."""
+
+    @abstractmethod
+    def reveal(self, p: Place, x: Sharing) -> Array | None:
+        """This evaluator's additive (bits: xor) part of x, for a recipient outside of the protocol; parts hold nothing but x."""
+
+    @abstractmethod
+    async def mul(self, p: Place, x: Sharing, y: Sharing) -> Sharing:
+        """x·y, elementwise."""
+
+    @abstractmethod
+    async def dot(self, p: Place, x: Sharing, y: Sharing) -> Sharing:
+        """x @ y, [..., m, k] by [..., k, n]."""
+
+    @abstractmethod
+    async def and_(self, p: Place, b: Sharing, d: Sharing) -> Sharing:
+        """b·d for bits."""
+
+    @abstractmethod
+    async def trunc(self, p: Place, x: Sharing, by: int) -> Sharing:
+        """x / 2^by for |x| < 2^62, one of the two neighbouring integers."""
+
+    @abstractmethod
+    async def sign(self, p: Place, x: Sharing, lo: int) -> Sharing:
+        """The bit x < 0 for |x| < 2^63; within 2^lo of zero it may be either."""
+
+    @abstractmethod
+    async def select(self, p: Place, b: Sharing, w: Sharing, keep: int) -> Sharing:
+        """w where b = keep, else 0."""
+
+    @abstractmethod
+    async def inject(self, p: Place, b: Sharing) -> Sharing:
+        """b as a ring element."""
+
+    @abstractmethod
+    def cost(self, op: Op, args: Sequence[Type], size: int) -> Cost:
+        """Of one execution of `op` (not a loop) among `size` parties."""
+
+    def is_helper(self, rank: int) -> bool:
+        return rank < self.helpers
+
+    def combine(self, parts: Sequence[Array]) -> Array:
+        """What a recipient computes from the evaluators' parts of an output."""
+        total = parts[0].copy()
+        for part in parts[1:]:
+            if total.dtype == np.uint8:
+                total ^= part
+            else:
+                total += part
+        return total
+
+
+def get(name: str) -> Protocol:
+    """The protocol of that name.  Raises ValueError that lists the names there are."""
+    from mpcnode.protocols.cleartext import Cleartext
+    from mpcnode.protocols.masked import Masked
+
+    known: dict[str, type[Protocol]] = {Masked.name: Masked, Cleartext.name: Cleartext}
+    if name not in known:
+        raise ValueError(f"there is no protocol {name!r}; there are {', '.join(sorted(known))}")
+    return known[name]()

@@ -1,0 +1,73 @@
+"""No secrets: every party holds every value.  The reference that every other protocol is tested against; not for real data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from mpcnode import kernels
+from mpcnode.graph import Op, Type
+from mpcnode.party import Place
+from mpcnode.protocols import Cost, Protocol, Sharing
+from mpcnode.rounds import Array, exchange
+
+
+class Cleartext(Protocol):
+    """A sharing is the value itself, under a leading axis of length 1."""
+
+    name: ClassVar[str] = "cleartext"
+    paper: ClassVar[str] = "none"
+    threat_model: ClassVar[str] = "none: every party sees every owner's data in clear; for tests only"
+    helpers: ClassVar[int] = 0
+
+    def parts(self, p: Place) -> int:
+        return 1
+
+    def check_size(self, size: int) -> None:
+        if size < 1:
+            raise ValueError("cleartext wants a party")
+
+    def add_public(self, p: Place, x: Sharing, c: Array) -> Sharing:
+        return x ^ c if x.dtype == np.uint8 else x + c
+
+    async def share(self, p: Place, owner: int, shape: tuple[int, ...], value: Array | None) -> Sharing:
+        """1 round: the owner sends the value to everyone."""
+        if p.rank == owner:
+            assert value is not None
+            await exchange([p.to(peer, value) for peer in range(p.size) if peer != owner])
+            return value[None]
+        [value] = await exchange((), [p.due(owner, np.uint64, shape)])
+        return value[None]
+
+    async def open(self, p: Place, x: Sharing) -> Array:
+        return x[0]
+
+    def reveal(self, p: Place, x: Sharing) -> Array:
+        return x[0] if p.rank == 0 else np.zeros_like(x[0])
+
+    async def mul(self, p: Place, x: Sharing, y: Sharing) -> Sharing:
+        return x * y
+
+    async def dot(self, p: Place, x: Sharing, y: Sharing) -> Sharing:
+        return kernels.matmul(x, y)
+
+    async def and_(self, p: Place, b: Sharing, d: Sharing) -> Sharing:
+        return b & d
+
+    async def trunc(self, p: Place, x: Sharing, by: int) -> Sharing:
+        """To the nearest, halves up."""
+        return ((x.astype(np.int64) + np.int64(1 << (by - 1))) >> np.int64(by)).astype(np.uint64)
+
+    async def sign(self, p: Place, x: Sharing, lo: int) -> Sharing:
+        return (x >> np.uint64(63)).astype(np.uint8)
+
+    async def select(self, p: Place, b: Sharing, w: Sharing, keep: int) -> Sharing:
+        return np.where(b == keep, w, np.uint64(0))
+
+    async def inject(self, p: Place, b: Sharing) -> Sharing:
+        return b.astype(np.uint64)
+
+    def cost(self, op: Op, args: Sequence[Type], size: int) -> Cost:
+        return Cost(rounds=1, owner_bytes=8 * op.type.size * (size - 1)) if op.name == "input" else Cost()

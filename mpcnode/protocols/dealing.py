@@ -1,0 +1,97 @@
+"""What protocols with a dealing helper are made of: fresh masks, dealt shares, swapping, tiling.
+
+H knows the masks and never a masked value, so it receives nothing and runs ahead.  `[v]` says: H knows v and deals it: all evaluators but
+one, the payee, expand their additive (xor) share from their pair key with H, and the payee is sent the rest.  The payee rotates by op, step
+and tile, so H's links carry equal load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mpcnode.party import Place
+from mpcnode.protocols import Sharing
+from mpcnode.rounds import Array, Kernel, deal, exchange, par
+
+HELPER, FIRST = 0, 1  # ranks; the evaluators are 1 .. n
+TILE = 1 << 16  # elements: temporaries stay in cache, and a tile travels while the next one is computed
+MASK, REVEAL, LEVEL, DEALT = 0, 1, 2, 16  # purposes of common randomness; LEVEL + i: a comparison's level i, DEALT + k: dealt value k
+
+Like: TypeAlias = "tuple[npt.DTypeLike, tuple[int, ...]]"  # dtype and shape of a dealt value
+
+
+def fresh(p: Place, out: Array, purpose: int = MASK, xor: bool = False) -> Array:
+    """A fresh mask in `out`: λ_i at E_i, λ at H."""
+    if p.rank != HELPER:
+        return p.common(HELPER, purpose, out)
+    p.common(FIRST, purpose, out)
+    part = np.empty_like(out)
+    for i in range(FIRST + 1, p.size):
+        other = p.common(i, purpose, part)
+        if xor:
+            out ^= other
+        else:
+            out += other
+    return out
+
+
+def _payee(p: Place, tile: int) -> int:
+    return FIRST + (p.op + p.step + tile) % (p.size - 1)
+
+
+async def give(p: Place, tile: int, values: Sequence[Array], xor: bool = False) -> None:
+    """H's side of `[v]`, for all dealt values of a tile at once.  Overwrites them."""
+    payee = _payee(p, tile)
+    minus = np.bitwise_xor if xor else np.subtract
+    for k, v in enumerate(values):
+        part = np.empty_like(v)
+        for i in range(FIRST, p.size):
+            if i != payee:
+                minus(v, p.common(i, DEALT + k, part), out=v)
+    await deal([p.to(payee, v) for v in values])
+
+
+async def take(p: Place, tile: int, likes: Sequence[Like]) -> list[Array]:
+    """E_i's side of `[v]`."""
+    if p.rank == _payee(p, tile):
+        return await deal((), [p.due(HELPER, dtype, shape) for dtype, shape in likes])
+    return [p.common(HELPER, DEALT + k, np.empty(shape, dtype)) for k, (dtype, shape) in enumerate(likes)]
+
+
+async def swap(p: Place, s: Array) -> list[Array]:
+    """Send `s` to all other evaluators and receive theirs.  1 round."""
+    others = [i for i in range(FIRST, p.size) if i != p.rank]
+    return await exchange([p.to(i, s) for i in others], [p.due(i, s.dtype, s.shape) for i in others])
+
+
+def tiles(n: int) -> list[slice]:
+    return [slice(a, min(a + TILE, n)) for a in range(0, n, TILE)] or [slice(0, 0)]
+
+
+Body: TypeAlias = Callable[[Place, int, slice], Kernel[None]]
+
+
+async def tiled(p: Place, cuts: Sequence[slice], body: Body) -> None:
+    """Run `body` on every tile; their rounds are shared."""
+    if len(cuts) == 1:
+        await body(p, 0, cuts[0])
+    else:
+        await par(*(body(p.tile(k), k, at) for k, at in enumerate(cuts)))
+
+
+def flat(x: Sharing) -> Array:
+    """[parts, elements], C-contiguous."""
+    return np.ascontiguousarray(x).reshape(len(x), -1)
+
+
+def total(s: Array, others: Sequence[Array], xor: bool = False) -> Array:
+    """The sum (xor) of what all evaluators sent: the opened masked value."""
+    plus = np.bitwise_xor if xor else np.add
+    opened: Array = plus(s, others[0])
+    for other in others[1:]:
+        plus(opened, other, out=opened)
+    return opened

@@ -1,0 +1,277 @@
+"""Masked evaluation with a helper: n >= 2 evaluators compute on masked values, a helper deals correlated randomness ahead of them.
+
+Family: ASTRA (Chaudhari, Choudhury, Patra, Suresh, CCSW 2019), Trio (Harth-Kitzerow et al., ePrint 2024/386), gates of fan-in 4 as in
+ABY2.0 (Patra, Schneider, Suresh, Yalame, USENIX Security 2021), generalised to n evaluators.
+
+A value x of Z_2^64 is shared as m = x + λ, known to every evaluator, and λ = Σ λ_i, where λ_i is known to evaluator E_i and to the helper H
+(from their pair key, so masks cost no message).  E_i holds the parts (m, λ_i), H the part (λ).  Bits are shared likewise under xor.
+Linear ops are local on every part; a constant touches m only.
+
+H knows the masks and never a masked value, so it receives nothing and runs ahead.  `[v]` says: H knows v and deals shares of it (see
+dealing.py).  The term in braces in a formula is E_1's alone (`first`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from mpcnode import kernels
+from mpcnode.graph import Kind, Op, Type
+from mpcnode.party import Place
+from mpcnode.protocols import Cost, Protocol, Sharing
+from mpcnode.protocols import comparison as compare
+from mpcnode.protocols.dealing import FIRST, HELPER, MASK, REVEAL, TILE, flat, fresh, give, swap, take, tiled, tiles, total
+from mpcnode.rounds import Array, exchange
+
+class Masked(Protocol):
+    """See the module's head.  H holds 1 part (λ), an evaluator 2 (m, λ_i)."""
+
+    name: ClassVar[str] = "masked"
+    paper: ClassVar[str] = "ASTRA (CCSW 2019), Trio (ePrint 2024/386), ABY2.0 (USENIX Security 2021)"
+    threat_model: ClassVar[str] = (
+        "passive: parties follow the protocol; the helper alone learns nothing, all evaluators but one together learn nothing, "
+        "and the helper together with an evaluator would learn the data"
+    )
+    helpers: ClassVar[int] = 1
+
+    def parts(self, p: Place) -> int:
+        return 1 if p.rank == HELPER else 2
+
+    def check_size(self, size: int) -> None:
+        if size < 3:
+            raise ValueError(f"masked evaluation wants a helper and at least 2 evaluators, not {size} parties")
+
+    def add_public(self, p: Place, x: Sharing, c: Array) -> Sharing:
+        """Local: a constant touches m only."""
+        if p.rank == HELPER:
+            return x
+        m = x[0] ^ c if x.dtype == np.uint8 else x[0] + c
+        return np.stack([m, x[1]])
+
+    async def share(self, p: Place, owner: int, shape: tuple[int, ...], value: Array | None) -> Sharing:
+        """λ = λ_D alone when an evaluator D owns the value, else all λ_i; the owner sends m.  1 round."""
+        out = np.zeros((self.parts(p), *shape), np.uint64)
+        if owner == HELPER:
+            fresh(p, out[-1])
+        elif p.rank == owner:
+            p.common(HELPER, MASK, out[1])
+        elif p.rank == HELPER:
+            p.common(owner, MASK, out[0])
+        if p.rank == owner:
+            assert value is not None
+            m = np.ascontiguousarray(value + out[-1])
+            await exchange([p.to(i, m) for i in range(FIRST, p.size) if i != owner])
+            if p.rank != HELPER:
+                out[0] = m
+        elif p.rank == HELPER:
+            await exchange()
+        else:
+            [out[0]] = await exchange((), [p.due(owner, np.uint64, shape)])
+        return out
+
+    async def open(self, p: Place, x: Sharing) -> Array | None:
+        """Evaluators exchange their λ_i.  1 round."""
+        if p.rank == HELPER:
+            await exchange()
+            return None
+        value = np.array(x[0])
+        for mask in (x[1], *await swap(p, np.ascontiguousarray(x[1]))):
+            value = value ^ mask if x.dtype == np.uint8 else value - mask
+        return value
+
+    def reveal(self, p: Place, x: Sharing) -> Array | None:
+        """{m} - λ_i + ζ_i with Σ ζ_i = 0 from the evaluators' pair keys: beyond their sum the parts are uniform, so a recipient, even one
+        that is an evaluator itself, learns x and no mask.  Local."""
+        if p.rank == HELPER:
+            return None
+        bits = x.dtype == np.uint8
+        part = (x[1] if bits else np.uint64(0) - x[1]) if p.rank != FIRST else (x[0] ^ x[1] if bits else x[0] - x[1])
+        part = np.array(part)
+        for i in range(FIRST, p.size):
+            if i == p.rank:
+                continue
+            zeta = p.common(i, REVEAL, np.empty(part.shape, part.dtype))
+            if bits:
+                part ^= zeta & np.uint8(1)
+            elif p.rank < i:
+                part += zeta
+            else:
+                part -= zeta
+        return part
+
+    async def mul(self, p: Place, x: Sharing, y: Sharing) -> Sharing:
+        """[γ = λx·λy];  s_i = γ_i + λ'_i - mx·λy_i - λx_i·my {+ mx·my};  m' = Σ s_i.  1 round."""
+        a, b = flat(x), flat(y)
+        out = np.empty(a.shape, np.uint64)
+
+        async def body(p: Place, k: int, at: slice) -> None:
+            mask = fresh(p, out[-1, at])
+            if p.rank == HELPER:
+                await give(p, k, [a[0, at] * b[0, at]])
+                await exchange()
+                return
+            [gamma] = await take(p, k, [(np.uint64, mask.shape)])
+            s = kernels.mul_share(a[0, at], a[1, at], b[0, at], b[1, at], gamma, mask, first=p.rank == FIRST)
+            out[0, at] = total(s, await swap(p, s))
+
+        await tiled(p, tiles(a.shape[1]), body)
+        return out.reshape(x.shape)
+
+    async def dot(self, p: Place, x: Sharing, y: Sharing) -> Sharing:
+        """As `mul` with f the matrix product: E_1 computes mx·(my - λy_1) - λx_1·my, the others - mx·λy_i - λx_i·my.  1 round."""
+        out = np.empty((*x.shape[:-1], y.shape[-1]), np.uint64)
+        first = p.rank == FIRST
+        right = y[0] if p.rank == HELPER else y[0] - y[1] if first else y[1]
+
+        async def body(p: Place, k: int, rows: slice) -> None:
+            left, result = x[..., rows, :], out[..., rows, :]
+            mask = fresh(p, np.empty(result.shape[1:], np.uint64))
+            result[-1] = mask
+            if p.rank == HELPER:
+                await give(p, k, [kernels.matmul(left[0], right)])
+                await exchange()
+                return
+            [s] = await take(p, k, [(np.uint64, mask.shape)])
+            s = s + mask
+            kernels.matmul_add(s, left[0], right, negate=not first)
+            kernels.matmul_add(s, left[1], y[0], negate=True)
+            result[0] = total(s, await swap(p, s))
+
+        await tiled(p, row_tiles(out.shape[1:]), body)
+        return out
+
+    async def and_(self, p: Place, b: Sharing, d: Sharing) -> Sharing:
+        """As `mul` over Z_2, on packed bits.  1 round."""
+        x, y = flat(b), flat(d)
+        out = np.empty(x.shape, np.uint8)
+
+        async def body(p: Place, k: int, at: slice) -> None:
+            xs, ys = ([kernels.pack_bits(part[at]) for part in z] for z in (x, y))
+            mask = fresh(p, np.empty_like(xs[0]), xor=True)
+            n = at.stop - at.start
+            out[-1, at] = kernels.unpack_bits(mask, n)
+            if p.rank == HELPER:
+                await give(p, k, [xs[0] & ys[0]], xor=True)
+                await exchange()
+                return
+            [s] = await take(p, k, [(np.uint64, mask.shape)])
+            s = s ^ mask ^ (xs[0] & ys[1]) ^ (xs[1] & ys[0])
+            if p.rank == FIRST:
+                s ^= xs[0] & ys[0]
+            out[0, at] = kernels.unpack_bits(total(s, await swap(p, s), xor=True), n)
+
+        await tiled(p, tiles(x.shape[1]), body)
+        return out.reshape(b.shape)
+
+    async def trunc(self, p: Place, x: Sharing, by: int) -> Sharing:
+        """[t = r >> f], [b = r >> 63] with r = λ;  c' = m + 2^62;  w_i = λ'_i - t_i + (1 - (c' >> 63))·2^(64-f)·b_i {+ (c' >> f) - 2^(62-f)};
+        m' = Σ w_i.  1 round.  One bit of slack: Dalskov, Escudero, Keller (ePrint 2019/131, section 3), with the wrap bit dealt, so that
+        there is no rare large error; rounding is stochastic and unbiased."""
+        a = flat(x)
+        out = np.empty(a.shape, np.uint64)
+        wrap = wrap_dtype(by)
+
+        async def body(p: Place, k: int, at: slice) -> None:
+            mask = fresh(p, out[-1, at])
+            if p.rank == HELPER:
+                await give(p, k, kernels.trunc_deal(a[0, at], by, wrap))
+                await exchange()
+                return
+            t, b = await take(p, k, [(np.uint64, mask.shape), (wrap, mask.shape)])
+            w = kernels.trunc_share(a[0, at], t, b, mask, by, first=p.rank == FIRST)
+            out[0, at] = total(w, await swap(p, w))
+
+        await tiled(p, tiles(a.shape[1]), body)
+        return out.reshape(x.shape)
+
+    async def sign(self, p: Place, x: Sharing, lo: int) -> Sharing:
+        """msb(m) ^ msb(λ) ^ [m mod 2^63 < λ mod 2^63], the comparison by a tree of dealt leaves and gates: see comparison.py."""
+        a = flat(x)
+        out = np.empty(a.shape, np.uint8)
+
+        async def body(p: Place, k: int, at: slice) -> None:
+            rows = await compare.sign_planes(p, k, a[0, at], lo)
+            for part, plane in zip(out, rows, strict=True):
+                part[at] = kernels.unpack_bits(plane, at.stop - at.start)
+
+        await tiled(p, tiles(a.shape[1]), body)
+        return out.reshape(x.shape)
+
+    async def select(self, p: Place, b: Sharing, w: Sharing, keep: int) -> Sharing:
+        """[β], [β·λ_w] for b = m_b ^ β;  o_i = λ'_i - m_b·λw_i + (1 - 2m_b)·(β_i·m_w - (βλ_w)_i) {+ m_b·m_w};  m' = Σ o_i.  1 round."""
+        bits, a = flat(b), flat(w)
+        out = np.empty(a.shape, np.uint64)
+
+        async def body(p: Place, k: int, at: slice) -> None:
+            mask = fresh(p, out[-1, at])
+            if p.rank == HELPER:
+                beta = bits[0, at].astype(np.uint64)
+                await give(p, k, [beta, beta * a[0, at]])
+                await exchange()
+                return
+            beta, beta_lw = await take(p, k, [(np.uint64, mask.shape)] * 2)
+            m = bits[0, at] if keep else bits[0, at] ^ np.uint8(1)
+            o = kernels.select_share(m, a[0, at], a[1, at], beta, beta_lw, mask, first=p.rank == FIRST)
+            out[0, at] = total(o, await swap(p, o))
+
+        await tiled(p, tiles(a.shape[1]), body)
+        return out.reshape(w.shape)
+
+    async def inject(self, p: Place, b: Sharing) -> Sharing:
+        """[β] for b = m_b ^ β;  o_i = λ'_i + (1 - 2m_b)·β_i {+ m_b};  m' = Σ o_i.  1 round."""
+        bits = flat(b)
+        out = np.empty(bits.shape, np.uint64)
+
+        async def body(p: Place, k: int, at: slice) -> None:
+            mask = fresh(p, out[-1, at])
+            if p.rank == HELPER:
+                await give(p, k, [bits[0, at].astype(np.uint64)])
+                await exchange()
+                return
+            [beta] = await take(p, k, [(np.uint64, mask.shape)])
+            o = kernels.inject_share(bits[0, at], beta, mask, first=p.rank == FIRST)
+            out[0, at] = total(o, await swap(p, o))
+
+        await tiled(p, tiles(bits.shape[1]), body)
+        return out.reshape(b.shape)
+
+    def cost(self, op: Op, args: Sequence[Type], size: int) -> Cost:
+        """Per element, n = 2, swap / deal bytes / rounds: mul and dot 8/8/1, trunc by 18 8/12/1, sign of 45 bits 3.8/30.6/3, select 8/16/1,
+        inject 8/8/1, and 1/8 and 1/8, /1."""
+        n = op.type.size
+        if op.name == "input":
+            return Cost(rounds=1, owner_bytes=8 * n * (size - 2))  # of an evaluator's input; a helper's goes to one party more
+        if any(a.kind is Kind.PUBLIC for a in args):
+            return Cost()
+        match op.name:
+            case "mul" | "dot" | "inject":
+                return Cost(1, 8 * n, 8 * n)
+            case "trunc":
+                return Cost(1, 8 * n, (8 + np.dtype(wrap_dtype(op.integer("by"))).itemsize) * n)
+            case "select":
+                return Cost(1, 8 * n, 16 * n)
+            case "and" | "or":
+                planes = 8 * sum(kernels.words(at.stop - at.start) for at in tiles(n))
+                return Cost(1, planes, planes)
+            case "sign":
+                planes = 8 * sum(kernels.words(at.stop - at.start) for at in tiles(n))
+                rounds, opened, dealt = compare.sign_cost(op.integer("lo"))
+                return Cost(rounds, opened * planes, dealt * planes)
+            case _:
+                return Cost()
+
+
+def wrap_dtype(by: int) -> type[np.unsignedinteger]:
+    """The narrowest dtype in which the wrap bit of a truncation may be shared: it counts mod 2^by."""
+    return np.uint16 if by <= 16 else np.uint32 if by <= 32 else np.uint64
+
+
+def row_tiles(shape: tuple[int, ...]) -> list[slice]:
+    """Cuts of axis -2 so that a tile has about TILE elements."""
+    rows = shape[-2]
+    step = max(1, TILE * rows // max(1, int(np.prod(shape))))
+    return [slice(a, min(a + step, rows)) for a in range(0, rows, step)] or [slice(0, 0)]
+

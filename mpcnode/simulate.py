@@ -1,0 +1,196 @@
+"""All parties in one thread: what tests, `coordinator simulate` and curious people run.
+
+The simulator delivers messages in order, counts rounds and bytes, holds the parties to the same number of rounds, and lets a hook see,
+change or drop every message.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from mpcnode import protocols, ring
+from mpcnode.engine import Hooks, Plan, execute
+from mpcnode.graph import Graph, Kind, Op, Type
+from mpcnode.party import Party, seeded_keys
+from mpcnode.rounds import Array, Exchange, Kernel, Send, When
+
+T = TypeVar("T")
+
+
+class OutOfStep(RuntimeError):
+    """Parties do not send what their peers expect, or stop for a different number of rounds: a bug of a kernel, or a tampered run."""
+
+
+class Message(NamedTuple):
+    """One array on its way."""
+
+    source: int
+    target: int
+    dealt: bool
+    op: int
+    array: Array
+
+
+Tap = Callable[[Message], "Message | None"]  # what is delivered in its place; None: nothing
+
+
+class Traffic(NamedTuple):
+    """Counters of a run.  rounds: exchanges that each party stopped for; sent_bytes: by (source, target)."""
+
+    rounds: int
+    sent_bytes: dict[tuple[int, int], int]
+    messages: int
+
+
+class _Wires:
+    """The channels between the parties of a simulation."""
+
+    def __init__(self, tap: Tap | None) -> None:
+        self._queues: dict[tuple[int, int, bool], deque[Message]] = defaultdict(deque)
+        self._tap = tap
+        self.sent_bytes: dict[tuple[int, int], int] = defaultdict(int)
+        self.messages = 0
+
+    def post(self, source: int, what: Exchange) -> None:
+        for send in what.send:
+            # a copy, since a kernel may go on to use its buffer; views must not couple the parties
+            message = Message(source, send.peer, what.when is When.DEAL, send.op, np.array(send.array))
+            self.messages += 1
+            self.sent_bytes[source, send.peer] += message.array.nbytes
+            delivered = self._tap(message) if self._tap else message
+            if delivered is not None:
+                self._queues[source, send.peer, message.dealt].append(delivered)
+
+    def take(self, rank: int, what: Exchange) -> list[Array] | None:
+        """What `rank` waits for, or None while something is missing.  Raises OutOfStep for an array that it does not expect."""
+        dealt = what.when is When.DEAL
+        need: dict[int, int] = defaultdict(int)
+        for due in what.recv:
+            need[due.peer] += 1
+        if any(len(self._queues[peer, rank, dealt]) < n for peer, n in need.items()):
+            return None
+        arrays = []
+        for due in what.recv:
+            got = self._queues[due.peer, rank, dealt].popleft()
+            if (got.op, got.array.dtype, got.array.shape) != (due.op, due.dtype, due.shape):
+                raise OutOfStep(
+                    f"party {due.peer} sent {rank} {got.array.dtype}{list(got.array.shape)} for op {got.op}; "
+                    f"{due.dtype}{list(due.shape)} for op {due.op} was due"
+                )
+            arrays.append(got.array)
+        return arrays
+
+
+def run(kernels: Sequence[Kernel[T]], tap: Tap | None = None) -> tuple[list[T], Traffic]:
+    """Step the parties' coroutines until all have returned.  Raises OutOfStep when they cannot go on or were not in step."""
+    wires = _Wires(tap)
+    results: dict[int, T] = {}
+    waiting: dict[int, Exchange] = {}
+    rounds = [0] * len(kernels)
+
+    def step(rank: int, got: list[Array] | None) -> None:
+        try:
+            what = kernels[rank].send(got)
+        except StopIteration as stop:
+            results[rank] = stop.value
+            waiting.pop(rank, None)
+            return
+        wires.post(rank, what)
+        rounds[rank] += what.when is When.ROUND
+        waiting[rank] = what
+
+    try:
+        for rank in range(len(kernels)):
+            step(rank, None)
+        while waiting:
+            moved = False
+            for rank in list(waiting):
+                while rank in waiting and (got := wires.take(rank, waiting[rank])) is not None:
+                    step(rank, got)
+                    moved = True
+            if not moved:
+                stuck = {rank: sorted({(due.peer, due.op) for due in what.recv}) for rank, what in waiting.items()}
+                raise OutOfStep(f"nobody can go on; waiting for (party, op): {stuck}")
+    finally:
+        for kernel in kernels:
+            kernel.close()
+    if len(set(rounds)) != 1:
+        raise OutOfStep(f"the parties stopped for {rounds} rounds")
+    return [results[i] for i in range(len(kernels))], Traffic(rounds[0], dict(wires.sent_bytes), wires.messages)
+
+
+Numbers = npt.NDArray[Any]
+
+
+class Result(NamedTuple):
+    outputs: dict[str, Numbers]
+    traffic: Traffic
+
+
+class SimulatedHooks(Hooks):
+    """Reads inputs from `data`: (owner, dataset) -> {column: numbers}, or numbers [rows, columns of the input]."""
+
+    def __init__(self, data: Mapping[tuple[str, str], Numbers | Mapping[str, Numbers]]) -> None:
+        self._data = data
+
+    def read(self, op: Op) -> Array:
+        found = self._data[op.text("owner"), op.text("dataset")]
+        if isinstance(found, Mapping):
+            found = np.stack([found[c] for c in op.texts("columns")], axis=1)
+        return ring.encode(found, op.type.frac).reshape(op.type.shape)
+
+
+def decode(raw: Array, type: Type) -> Numbers:
+    """A combined output as numbers: bool for bits, int64 for binary point 0, else float64."""
+    if type.kind is Kind.BIT:
+        return raw.astype(bool)
+    return ring.decode(raw, type.frac) if type.frac else raw.view(np.int64)
+
+
+def parties(graph: Graph, protocol: protocols.Protocol, evaluators: int) -> list[str]:
+    """Names by rank: helpers, the owners that the graph names, and made-up evaluators up to the number asked for."""
+    names = [f"helper_{i}" if protocol.helpers > 1 else "helper" for i in range(protocol.helpers)]
+    for op in graph.ops:
+        if op.name == "input" and op.text("owner") not in names:
+            names.append(op.text("owner"))
+    while len(names) < protocol.helpers + evaluators:
+        names.append(f"evaluator_{len(names)}")
+    return names
+
+
+def simulate(
+    graph: Graph,
+    data: Mapping[tuple[str, str], Numbers | Mapping[str, Numbers]],
+    protocol: str = "cleartext",
+    *,
+    evaluators: int = 2,
+    seed: bytes = b"simulation",
+    tap: Tap | None = None,
+    hooks: Callable[[int], Hooks] | None = None,
+) -> Result:
+    """Run a verified graph with all parties in this thread and return its outputs as numbers.
+
+    `hooks(rank)` replaces a party's hooks (default: SimulatedHooks on `data`).  Masks follow from `seed`.
+    """
+    rules = protocols.get(protocol)
+    names = parties(graph, rules, evaluators if rules.helpers else max(1, evaluators))
+    rules.check_size(len(names))
+    plan = Plan(graph)
+    keys = seeded_keys(len(names), seed)
+    make = hooks or (lambda rank: SimulatedHooks(data))
+    parts, traffic = run([execute(Party(i, names, keys[i]), rules, plan, make(i)) for i in range(len(names))], tap)
+    outputs = {}
+    for op in graph.ops:
+        if op.name == "reveal":
+            name = op.text("name")
+            raw = rules.combine([part[name] for i, part in enumerate(parts) if not rules.is_helper(i)])
+            outputs[name] = decode(raw, op.type)
+    return Result(outputs, traffic)
+
+
+__all__ = ["Message", "OutOfStep", "Result", "Send", "SimulatedHooks", "Tap", "Traffic", "decode", "parties", "run", "simulate"]
