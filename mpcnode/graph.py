@@ -194,6 +194,14 @@ def _const(args: Sequence[Op], op: Op) -> Type:
     return Type(PUBLIC, op.type.frac, op.value.shape)
 
 
+def _lift(args: Sequence[Op], op: Op) -> Type:
+    """A public value as a shared one, so that it can be carried where secrets follow it: kind arith, or bit for zeros and ones."""
+    t, kind = args[0].type, op.text("kind")
+    _need(t.kind is PUBLIC, "lifts public values only")
+    _need(kind == "arith" or (kind == "bit" and t.frac == 0), "kind must be arith, or bit for integers")
+    return t._replace(kind=Kind(kind))
+
+
 def _reveal(args: Sequence[Op], op: Op) -> Type:
     _need(bool(op.texts("to")), "names no recipient")
     _need(args[0].type.kind is not Kind.TUPLE, "a loop's results must be picked with get")
@@ -409,6 +417,7 @@ OPS: dict[str, Row] = {
     "input": Row(0, {"owner": str, "dataset": str, "columns": STRS}, _input),
     "const": Row(0, {"value": np.ndarray}, _const),
     "param": Row(0, {"index": int}, _declared),
+    "lift": Row(1, {"kind": str}, _lift),
     "reveal": Row(1, {"to": STRS, "name": str}, _reveal),
     # structure
     "reshape": Row(1, {"shape": INTS}, _reshape),

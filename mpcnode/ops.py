@@ -108,6 +108,11 @@ def _dynamic_update(c: Call) -> Array:
     return out
 
 
+def _lift(c: Call) -> Array:
+    x = c.args[0].astype(np.uint8) if c.op.type.kind is Kind.BIT else c.args[0]
+    return c.protocol.add_public(c.p, np.zeros((c.protocol.parts(c.p), *x.shape), x.dtype), x)
+
+
 # ---- linear ----------------------------------------------------------------------------------------------------------------------------
 def _add(c: Call) -> Array:
     x, y = c.args
@@ -211,7 +216,7 @@ async def _inject(c: Call) -> Array:
 
 
 LOCAL: dict[str, Local] = {
-    "const": _const, "reshape": _reshape, "transpose": _transpose, "broadcast": _broadcast, "slice": _slice, "concat": _concat,
+    "const": _const, "lift": _lift, "reshape": _reshape, "transpose": _transpose, "broadcast": _broadcast, "slice": _slice, "concat": _concat,
     "pad": _pad, "rev": _rev, "take": _take, "dynamic_slice": _dynamic_slice, "dynamic_update": _dynamic_update,
     "add": _add, "sub": _sub, "neg": _neg, "sum": _sum, "scale": _scale, "xor": _xor, "not": _not,
 }  # fmt: skip

@@ -89,6 +89,10 @@ class Builder:
         """The public constant x in every place of a value of `like`'s shape."""
         return self.spread(self.const(x, frac), like.shape)
 
+    def lift(self, x: Value, kind: Kind = Kind.ARITH) -> Value:
+        """A public value as a shared one (where a loop carries secrets on, it must start with a shared value)."""
+        return self.emit("lift", x, kind=kind.value) if x.public else x
+
     # ---- structure -------------------------------------------------------------------------------------------------------------
     def reshape(self, x: Value, shape: tuple[int, ...]) -> Value:
         return x if x.shape == shape else self.emit("reshape", x, shape=shape)
