@@ -1,0 +1,36 @@
+# make demo | test | lint | bench | proto     Each sets up what it needs in .venv, from a fresh clone.
+PYTHON3 ?= python3
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+KERNELS := $(wildcard mpcnode/kernels/*.c mpcnode/kernels/*.h) mpcnode/kernels/_build.py
+
+.PHONY: demo test lint bench proto clean
+
+$(INSTALLED): pyproject.toml setup.py $(KERNELS)
+	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "this needs Python 3.11 or later; name one with make PYTHON3=/path/to/python3.11")'
+	@echo "installing into $(VENV) ..."
+	@test -x $(PYTHON) || $(PYTHON3) -m venv $(VENV)
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[train,dev]'
+	@touch $@
+
+demo: $(INSTALLED)
+	@$(PYTHON) examples/breast_cancer/demo.py
+
+test: lint
+	$(PYTHON) -m pytest
+
+lint: $(INSTALLED)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	PYTHON=$(PYTHON) sh proto/check.sh
+
+bench: $(INSTALLED)
+	$(PYTHON) benchmarks/run.py
+
+proto: $(INSTALLED)
+	PYTHON=$(PYTHON) sh proto/generate.sh
+
+clean:
+	rm -rf $(VENV) .demo .bench build *.egg-info mpcnode/kernels/*.so mpcnode/kernels/_native.c
