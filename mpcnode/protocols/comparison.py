@@ -11,11 +11,11 @@ lowest node's eq).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from mpcnode import kernels
 from mpcnode.kernels import CHUNK, U64
@@ -27,128 +27,127 @@ TOP = 63  # the bit of the sign
 
 
 class Gate(NamedTuple):
-    """Nodes low .. low + fan - 1 of a level become one of the next; a single one is passed on."""
+    """Nodes low .. low + fan - 1 of a level become one of the next."""
 
-    low: int
     fan: int
-
-    @property
-    def with_eq(self) -> bool:
-        return self.low > 0
-
-    @property
-    def dealt(self) -> int:
-        """Planes that the helper deals."""
-        return len(kernels.gate_products(self.fan, self.with_eq)) if self.fan > 1 else 0
-
-    def rows(self, nodes: int) -> list[int]:
-        """Where a level of that many nodes holds the gate's inputs lt_low .., eq_low ..; where nobody asks an eq, any row."""
-        inside = range(self.low, self.low + self.fan)
-        return [*inside, *(nodes - 1 + max(i, 1) for i in inside)] if nodes > 1 else [0, 0]
+    with_eq: bool
+    inputs: npt.NDArray[np.intp]  # rows of the level: lt_low .., eq_low ..; in place of an eq that nobody asks, any row
+    dealt: slice  # rows of what the helper deals
+    outputs: npt.NDArray[np.intp]  # rows among those that the level opens
 
 
-def _gates(nodes: int) -> list[Gate]:
-    return [Gate(low, min(CHUNK, nodes - low)) for low in range(0, nodes, CHUNK)]
+class Level(NamedTuple):
+    """Gates that open their outputs in one round; a node without neighbours is passed on."""
+
+    gates: tuple[Gate, ...]
+    opened: int  # rows
+    merge: npt.NDArray[np.intp] | None  # the next level's rows among this level's and then the opened ones; None: the opened ones
+
+
+class Tree(NamedTuple):
+    """The comparison of two numbers of a given width: dealt are the leaves' monomials, the gates' products, and the top bit of ρ."""
+
+    leaves: int  # dealt rows
+    opened: int  # rows that the leaves open
+    levels: tuple[Level, ...]
+    dealt: int  # rows in all
+
+
+def _level(nodes: int, at: int) -> tuple[Level, int]:
+    """The level above `nodes` nodes, whose products are dealt from row `at` on; and where the next one's begin."""
+    lows = range(0, nodes, CHUNK)
+    outs = [low for low in lows if min(CHUNK, nodes - low) > 1]
+    lts = {low: i for i, low in enumerate(outs)}
+    eqs = {low: len(outs) + i for i, low in enumerate(o for o in outs if o)}
+    gates = []
+    for low in outs:
+        fan = min(CHUNK, nodes - low)
+        inside = range(low, low + fan)
+        inputs = np.array([*inside, *(nodes - 1 + max(i, 1) for i in inside)], np.intp)
+        dealt = len(kernels.gate_products(fan, low > 0))
+        outputs = np.array([lts[low], eqs[low]] if low else [lts[low]], np.intp)
+        gates.append(Gate(fan, low > 0, inputs, slice(at, at + dealt), outputs))
+        at += dealt
+    opened, width, merge = len(outs) + len(eqs), 2 * nodes - 1, None
+    if len(outs) < len(lows):
+        rows = [width + lts[low] if low in lts else low for low in lows]
+        rows += [width + eqs[low] if low in eqs else nodes - 1 + low for low in lows if low]
+        merge = np.array(rows, np.intp)
+    return Level(tuple(gates), opened, merge), at
 
 
 @lru_cache(maxsize=64)
-def _levels(bits: int) -> tuple[tuple[int, tuple[Gate, ...]], ...]:
-    """For each level above the leaves: how many nodes it merges, and by which gates."""
-    levels, nodes = [], len(kernels.chunks(bits))
+def tree(bits: int) -> Tree:
+    leaves, nodes = kernels.leaf_rows(bits), len(kernels.chunks(bits))
+    opened, at, levels = 2 * nodes - 1, leaves, []
     while nodes > 1:
-        gates = _gates(nodes)
-        levels.append((nodes, tuple(gates)))
-        nodes = len(gates)
-    return tuple(levels)
-
-
-def _width(nodes: int) -> int:
-    """Rows of a level."""
-    return 2 * nodes - 1
+        level, at = _level(nodes, at)
+        levels.append(level)
+        nodes = -(-nodes // CHUNK)
+    return Tree(leaves, opened, tuple(levels), at + 1)
 
 
 def sign_cost(lo: int) -> tuple[int, int, int]:
     """Rounds, planes that each evaluator opens, planes that the helper deals."""
-    bits = TOP - lo
-    levels = _levels(bits)
-    opened = _width(len(kernels.chunks(bits)))
-    for _, gates in levels:
-        opened += sum(1 + g.with_eq for g in gates if g.fan > 1)
-    dealt = kernels.leaf_rows(bits) + sum(g.dealt for _, gates in levels for g in gates) + 1
-    return 1 + len(levels), opened, dealt
+    t = tree(TOP - lo)
+    return 1 + len(t.levels), t.opened + sum(level.opened for level in t.levels), t.dealt
 
 
-def _merge(nodes: int, gates: tuple[Gate, ...], level: U64, outputs: list[U64]) -> U64:
-    """The next level: each gate's output rows from `outputs`, in order, single nodes from this `level`."""
-    found = iter(outputs)
-    pairs = [next(found) if g.fan > 1 else level[g.rows(nodes)] for g in gates]
-    return np.stack([*(pair[0] for pair in pairs), *(pair[1] for pair in pairs[1:])])
+def _next(level: Level, rows: U64, opened: U64) -> U64:
+    return opened if level.merge is None else np.concatenate([rows, opened])[level.merge]
 
 
-def _split(gates: tuple[Gate, ...], rows: U64) -> list[U64]:
-    """Rows of all the gates that open something -> rows a gate."""
-    cuts = np.cumsum([1 + g.with_eq for g in gates if g.fan > 1])[:-1]
-    return list(np.split(rows, cuts))
-
-
-def _masks(p: Place, bits: int, words: int) -> Iterator[U64]:
-    """What this party knows of the masks of everything that is opened: the leaves', then each level's gate outputs'."""
-    yield fresh(p, np.empty((_width(len(kernels.chunks(bits))), words), np.uint64), LEVEL, xor=True)
-    for i, (_, gates) in enumerate(_levels(bits)):
-        opened = sum(1 + g.with_eq for g in gates if g.fan > 1)
-        yield fresh(p, np.empty((opened, words), np.uint64), LEVEL + 1 + i, xor=True)
+def _mask(p: Place, level: int, rows: int, words: int) -> U64:
+    """What this party knows of the masks of a level's opened rows; 0: the leaves'."""
+    return fresh(p, np.empty((rows, words), np.uint64), LEVEL + level, xor=True)
 
 
 async def sign_planes(p: Place, tile: int, x: Array, lo: int) -> list[U64]:
     """One tile.  x: uint64[elements], m at an evaluator, λ at the helper.  Returns the planes of the sign's parts."""
-    bits = TOP - lo
     planes = kernels.to_planes(x, lo, TOP + 1)
-    number, top = planes[:bits], planes[bits]
     if p.rank == HELPER:
-        return [await _deal_sign(p, tile, number, top)]
-    return await _evaluate_sign(p, tile, number, top)
+        return [await _deal_sign(p, tile, planes[:-1], planes[-1])]
+    return await _evaluate_sign(p, tile, planes[:-1], planes[-1])
 
 
 async def _deal_sign(p: Place, tile: int, rho: U64, top: U64) -> U64:
     """The helper deals the leaves' monomials, every gate's products and λ's top bit; it ends as many rounds as the evaluators."""
     bits, words = rho.shape
-    masks = _masks(p, bits, words)
-    level = next(masks)
-    dealt = [kernels.leaf_deal(rho)]
-    for nodes, gates in _levels(bits):
-        dealt += [kernels.gate_deal(level[g.rows(nodes)], with_eq=g.with_eq) for g in gates if g.fan > 1]
-        level = _merge(nodes, gates, level, _split(gates, next(masks)))
-    await give(p, tile, [np.concatenate([*dealt, top[None]])], xor=True)
-    for _ in range(1 + len(_levels(bits))):
+    t = tree(bits)
+    dealt = np.empty((t.dealt, words), np.uint64)
+    dealt[: t.leaves] = kernels.leaf_deal(rho)
+    dealt[-1] = top
+    rows = _mask(p, 0, t.opened, words)
+    for i, level in enumerate(t.levels):
+        for g in level.gates:
+            dealt[g.dealt] = kernels.gate_deal(rows[g.inputs], with_eq=g.with_eq)
+        rows = _next(level, rows, _mask(p, 1 + i, level.opened, words))
+    await give(p, tile, [dealt], xor=True)
+    for _ in range(1 + len(t.levels)):
         await exchange()
-    return level[0]
+    return rows[0]
 
 
 async def _evaluate_sign(p: Place, tile: int, c: U64, top: U64) -> list[U64]:
     """Leaves, then a gate level a round; the last opening carries λ's top bit, and m's is added in the open."""
     bits, words = c.shape
-    first, levels = p.rank == FIRST, _levels(bits)
-    [dealt] = await take(p, tile, [(np.uint64, (sign_cost(TOP - bits)[2], words))])
-    leaves, at = dealt[: kernels.leaf_rows(bits)], kernels.leaf_rows(bits)
-    masks = _masks(p, bits, words)
-    mask = next(masks)
-    lt, eq = kernels.leaf_share(c, leaves, first=first)
-    share = np.concatenate([lt, eq[1:]]) ^ mask
-    if not levels:
+    t, first = tree(bits), p.rank == FIRST
+    [dealt] = await take(p, tile, [(np.uint64, (t.dealt, words))])
+    mask = _mask(p, 0, t.opened, words)
+    lt, eq = kernels.leaf_share(c, dealt[: t.leaves], first=first)
+    share = np.concatenate([lt, eq[1:]])
+    share ^= mask
+    if not t.levels:
         share ^= dealt[-1]
     m = total(share, await swap(p, share), xor=True)
-    for i, (nodes, gates) in enumerate(levels):
-        outputs = []
-        for g in gates:
-            if g.fan > 1:
-                rows = g.rows(nodes)
-                outputs.append(kernels.gate_share(m[rows], mask[rows], dealt[at : at + g.dealt], with_eq=g.with_eq, first=first))
-                at += g.dealt
-        fresh_rows = next(masks)
-        share = np.concatenate(outputs) ^ fresh_rows
-        if i == len(levels) - 1:
+    for i, level in enumerate(t.levels):
+        opened_mask = _mask(p, 1 + i, level.opened, words)
+        share = np.empty((level.opened, words), np.uint64)
+        for g in level.gates:
+            share[g.outputs] = kernels.gate_share(m[g.inputs], mask[g.inputs], dealt[g.dealt], with_eq=g.with_eq, first=first)
+        share ^= opened_mask
+        if i == len(t.levels) - 1:
             share ^= dealt[-1]
         opened = total(share, await swap(p, share), xor=True)
-        mask = _merge(nodes, gates, mask, _split(gates, fresh_rows))
-        m = _merge(nodes, gates, m, _split(gates, opened))
+        m, mask = _next(level, m, opened), _next(level, mask, opened_mask)
     return [m[0] ^ top, mask[0]]
