@@ -388,8 +388,8 @@ def _loop(args: Sequence[Op], op: Op) -> Type:
         _need(all(o.name != name for o in body.ops), f"{name} stands outside of loops only")
     found = [o for o in body.ops if o.name == "param"]
     _need([o.integer("index") for o in found] == list(range(len(params))), "the body has not one param an argument, in order")
-    for o, t in zip(found, params, strict=True):
-        _need(o.type == t, f"param {o.integer('index')} is {o.type}, its argument {t}")
+    for param, t in zip(found, params, strict=True):
+        _need(param.type == t, f"param {param.integer('index')} is {param.type}, its argument {t}")
     for o, t in zip(body.outputs, types[consts : consts + carry], strict=False):
         _need(body.ops[o].type == t, f"carries {t} in and {body.ops[o].type} out")
     return Type(Kind.TUPLE, 0, ())

@@ -271,6 +271,8 @@ def load_identity(folder: Path | str) -> Identity:
     if not (folder / "card.toml").exists():
         raise ConfigError(f"{folder} holds no identity: make one with `mpcnode init`, or name its folder with --dir")
     card = Card.load(folder / "card.toml")
+    if tomlfile.read_text(folder / "certificate.pem") != card.certificate:
+        raise ConfigError(f"{folder / 'certificate.pem'} is not the certificate in {folder / 'card.toml'}")
     key, seal_private = _read_private(folder / "key.pem"), _read_private(folder / "seal.key")
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != card.signing_key:
         raise ConfigError(f"{folder / 'key.pem'} is not the key of the certificate in {folder / 'card.toml'}")

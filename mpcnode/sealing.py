@@ -1,8 +1,8 @@
 """Results sealed to their recipient: who passes them on can neither read them nor give them to another job.
 
 HPKE in base mode (RFC 9180) with DHKEM(X25519, HKDF-SHA256), HKDF-SHA256 and AES-256-GCM, in one shot.  Base mode
-says nothing of the sender, as anybody knows a recipient's public key; the sender's signature (ECDSA on the P-256
-key of its certificate) over the sealed bytes does.
+says nothing of the sender, as everybody knows the recipient's public key: so a result carries inside the seal its
+sender's signature (ECDSA, SHA-256, with the P-256 key of the certificate) over purpose and contents.
 """
 
 from typing import NamedTuple
@@ -14,19 +14,23 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from mpcnode.errors import ConfigError, SealError
+from mpcnode.identity import Card, Identity
 
 _SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 _PUBLIC_KEY_BYTES = 32
 
 
 class Purpose(NamedTuple):
-    """What a sealed result is: exactly this sender's part of exactly this output.  `encode()` is HPKE's `info`."""
+    """What a sealed piece is: this sender's part of this output of this attempt.  `encode()` is HPKE's `info`."""
 
     job: str
     attempt: int
     sender: str
     recipient: str
     output: str
+    type: str  # as the graph writes it, so that nobody can have the bytes read in another shape or scale
+    piece: int = 0
+    pieces: int = 1
 
     def encode(self) -> bytes:
         """Every field with its length before it, so that no two purposes have the same bytes."""
@@ -58,22 +62,29 @@ def open_sealed(private: X25519PrivateKey, info: bytes, sealed: bytes) -> bytes:
         ) from error
 
 
-def sign(private: ec.EllipticCurvePrivateKey, info: bytes, sealed: bytes) -> bytes:
-    """The sender's signature over `sealed` and its purpose: ECDSA, P-256, SHA-256, in DER."""
-    return private.sign(_signed_bytes(info, sealed), ec.ECDSA(hashes.SHA256()))
+def seal_result(sender: Identity, recipient: Card, purpose: Purpose, plaintext: bytes) -> bytes:
+    """A piece of a result, signed by `sender` and sealed to `recipient`: at most 121 bytes longer."""
+    info = purpose.encode()
+    signature = sender.signing_key.sign(_signed_bytes(info, plaintext), ec.ECDSA(hashes.SHA256()))
+    return seal(recipient.seal_public, info, len(signature).to_bytes(1, "big") + signature + plaintext)
 
 
-def verify_signature(public: ec.EllipticCurvePublicKey, info: bytes, sealed: bytes, signature: bytes) -> None:
-    """SealError unless the holder of `public` signed exactly this `sealed` for exactly this purpose."""
+def open_result(recipient: Identity, sender: Card, purpose: Purpose, sealed: bytes) -> bytes:
+    """The plaintext of a piece that exactly `sender` sealed for exactly this `purpose`; SealError otherwise."""
+    info = purpose.encode()
+    opened = open_sealed(recipient.seal_private, info, sealed)
+    end = 1 + opened[0] if opened else 0
+    signature, plaintext = opened[1:end], opened[end:]
     try:
-        public.verify(signature, _signed_bytes(info, sealed), ec.ECDSA(hashes.SHA256()))
+        sender.signing_key.verify(signature, _signed_bytes(info, plaintext), ec.ECDSA(hashes.SHA256()))
     except InvalidSignature as error:
         raise SealError(
-            "a sealed result does not carry its sender's signature: somebody replaced it on the way; run the job "
-            "again, and if it happens again mistrust whoever passed it on"
+            f"a sealed result does not carry the signature of {sender.name}: somebody replaced it on the way; run the "
+            "job again, and if it happens again mistrust whoever passed it on"
         ) from error
+    return plaintext
 
 
-def _signed_bytes(info: bytes, sealed: bytes) -> bytes:
+def _signed_bytes(info: bytes, plaintext: bytes) -> bytes:
     # The first words keep this apart from everything else the key signs: TLS 1.3 starts with 64 spaces.
-    return b"mpcnode sealed result" + len(info).to_bytes(4, "big") + info + sealed
+    return b"mpcnode result signature" + len(info).to_bytes(4, "big") + info + plaintext

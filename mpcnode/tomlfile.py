@@ -18,7 +18,15 @@ Model = TypeVar("Model", bound=BaseModel)
 
 def read(path: Path, model: type[Model]) -> Model:
     """Read `path` as a `model`; ConfigError names the file and the first field that is wrong."""
-    return parse(path, read_text(path), model)
+    return validate(path, read_document(path), model)
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Read `path` as TOML, whatever it holds; ConfigError names the file, and the line that is no TOML."""
+    try:
+        return tomllib.loads(read_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
 
 
 def read_text(path: Path) -> str:
@@ -33,12 +41,8 @@ def read_text(path: Path) -> str:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def parse(path: Path, text: str, model: type[Model]) -> Model:
-    """Check `text`, the contents of `path`, against `model`."""
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+def validate(path: Path, document: Mapping[str, Any], model: type[Model]) -> Model:
+    """Make a `model` of `document`, the contents of `path`; ConfigError names the file and the field."""
     try:
         # By way of JSON, where pydantic's strict mode takes an array for a tuple.  A date becomes a string: no
         # document of ours has dates, so the field it stands in refuses it or was a string all along.
@@ -73,17 +77,10 @@ def write_bytes(path: Path, contents: bytes) -> None:
                 new.write(contents)
                 new.flush()
                 os.fsync(new.fileno())
-                # NamedTemporaryFile makes files private; a document is as readable as the umask allows.
-                Path(new.name).chmod(0o666 & ~_umask())
+                Path(new.name).chmod(0o644)  # temporary files are private, and our documents are not
                 Path(new.name).replace(path)
             except OSError:
                 Path(new.name).unlink(missing_ok=True)
                 raise
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

@@ -21,6 +21,17 @@ CHUNK = 4  # bits of a comparison leaf, and inputs of a comparison gate
 _ONES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 
 
+def set_threads(count: int) -> None:
+    """Let one call use up to `count` threads: here one always serves."""
+    if count < 1:
+        raise ValueError(f"at least one thread, not {count}")
+
+
+def threads() -> int:
+    """Threads that one call may use."""
+    return 1
+
+
 # ---- ring products -----------------------------------------------------------------------------------------------------------
 def matmul(a: U64, b: U64) -> U64:
     """a @ b mod 2^64.  a: [..., m, k], b: [..., k, n] with equal leading axes, any strides; result C-contiguous."""
@@ -86,6 +97,11 @@ def words(elements: int) -> int:
     return -(-elements // 64)
 
 
+def _rows(rows: list[U64], width: int) -> U64:
+    """Planes of `width` words each, maybe none, as one array."""
+    return np.array(rows, np.uint64).reshape(len(rows), width)
+
+
 def pack_bits(bits: U8) -> U64:
     """uint8[elements] of 0 and 1 -> one plane, uint64[words]."""
     padded = np.zeros(words(bits.size) * 64, np.uint8)
@@ -100,7 +116,7 @@ def unpack_bits(plane: U64, elements: int) -> U8:
 
 def to_planes(x: U64, lo: int, hi: int) -> U64:
     """Bits lo .. hi-1 of x, uint64[elements] -> uint64[hi-lo, words]."""
-    return np.stack([pack_bits(((x >> np.uint64(i)) & np.uint64(1)).astype(np.uint8)) for i in range(lo, hi)])
+    return _rows([pack_bits(((x >> np.uint64(i)) & np.uint64(1)).astype(np.uint8)) for i in range(lo, hi)], words(x.size))
 
 
 # ---- comparison leaves: [C < rho] and [C = rho] on chunks of 4 bits -----------------------------------------------------------------------
@@ -125,13 +141,15 @@ def leaf_deal(rho: U64) -> U64:
             rest = s ^ (1 << top)
             block.append(rho[lo + top] & block[rest - 1] if rest else rho[lo + top])
         rows += block
-    return np.stack(rows)
+    return _rows(rows, rho.shape[1])
 
 
 def leaf_share(c: U64, monomials: U64, *, first: bool) -> tuple[U64, U64]:
     """Xor shares of [C < rho] and [C = rho] for every chunk.  c: uint64[bits, words], public; monomials: xor shares of `leaf_deal(rho)`.
     Returns lt, eq: uint64[chunks, words].  With n_i = 1 ^ c_i: eq = prod_i (n_i ^ rho_i), lt = sum_i n_i·rho_i·prod_{j>i} (n_j ^ rho_j)."""
-    lt, eq, row = [], [], 0
+    lt: list[U64] = []
+    eq: list[U64] = []
+    row = 0
     for lo, width in chunks(len(c)):
         n = [c[lo + i] ^ _ONES for i in range(width)]
         e = np.zeros(c.shape[1], np.uint64)
@@ -153,7 +171,7 @@ def leaf_share(c: U64, monomials: U64, *, first: bool) -> tuple[U64, U64]:
         lt.append(less)
         eq.append(e)
         row += (1 << width) - 1
-    return np.stack(lt), np.stack(eq)
+    return _rows(lt, c.shape[1]), _rows(eq, c.shape[1])
 
 
 # ---- comparison gates: 2 to 4 neighbouring (lt, eq) pairs into one --------------------------------------------------------------------------

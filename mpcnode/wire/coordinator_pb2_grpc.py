@@ -70,6 +70,11 @@ class CoordinatorStub:
                 request_serializer=coordinator__pb2.ResultsRequest.SerializeToString,
                 response_deserializer=node__pb2.Sealed.FromString,
                 _registered_method=True)
+        self.Program = channel.unary_unary(
+                '/mpc.Coordinator/Program',
+                request_serializer=coordinator__pb2.ProgramRequest.SerializeToString,
+                response_deserializer=coordinator__pb2.ProgramReply.FromString,
+                _registered_method=True)
 
 
 class CoordinatorServicer:
@@ -118,6 +123,13 @@ class CoordinatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Program(self, request, context):
+        """what a job runs, for everybody to read
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CoordinatorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -155,6 +167,11 @@ def add_CoordinatorServicer_to_server(servicer, server):
                     servicer.Results,
                     request_deserializer=coordinator__pb2.ResultsRequest.FromString,
                     response_serializer=node__pb2.Sealed.SerializeToString,
+            ),
+            'Program': grpc.unary_unary_rpc_method_handler(
+                    servicer.Program,
+                    request_deserializer=coordinator__pb2.ProgramRequest.FromString,
+                    response_serializer=coordinator__pb2.ProgramReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -346,6 +363,33 @@ class Coordinator:
             '/mpc.Coordinator/Results',
             coordinator__pb2.ResultsRequest.SerializeToString,
             node__pb2.Sealed.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Program(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mpc.Coordinator/Program',
+            coordinator__pb2.ProgramRequest.SerializeToString,
+            coordinator__pb2.ProgramReply.FromString,
             options,
             channel_credentials,
             insecure,

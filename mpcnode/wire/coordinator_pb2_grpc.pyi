@@ -40,6 +40,8 @@ class CoordinatorStub:
     Cancel: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.CancelRequest, _coordinator_pb2.CancelReply]
     Results: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.ResultsRequest, _node_pb2.Sealed]
     """those sealed to the caller"""
+    Program: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ProgramRequest, _coordinator_pb2.ProgramReply]
+    """what a job runs, for everybody to read"""
 
 @_typing.type_check_only
 class CoordinatorAsyncStub(CoordinatorStub):
@@ -52,6 +54,8 @@ class CoordinatorAsyncStub(CoordinatorStub):
     Cancel: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.CancelRequest, _coordinator_pb2.CancelReply]  # type: ignore[assignment]
     Results: _aio.UnaryStreamMultiCallable[_coordinator_pb2.ResultsRequest, _node_pb2.Sealed]  # type: ignore[assignment]
     """those sealed to the caller"""
+    Program: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ProgramRequest, _coordinator_pb2.ProgramReply]  # type: ignore[assignment]
+    """what a job runs, for everybody to read"""
 
 class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -103,5 +107,13 @@ class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_node_pb2.Sealed], _abc.AsyncIterator[_node_pb2.Sealed]]:
         """those sealed to the caller"""
+
+    @_abc_1.abstractmethod
+    def Program(
+        self,
+        request: _coordinator_pb2.ProgramRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.ProgramReply, _abc.Awaitable[_coordinator_pb2.ProgramReply]]:
+        """what a job runs, for everybody to read"""
 
 def add_CoordinatorServicer_to_server(servicer: CoordinatorServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

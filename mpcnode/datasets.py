@@ -1,0 +1,253 @@
+"""A node's own datasets: files that stay where they are, and `datasets.toml` that says which there are.
+
+Only a `Schema` ever leaves the owner: names, types and the number of rows.  Registering a file checks all of it and
+keeps its SHA-256; reading it for a job checks that hash, so that a file cannot change behind its schema or policy.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from io import BufferedReader
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from mpcnode import tables, tomlfile
+from mpcnode.errors import ConfigError, DataError
+from mpcnode.identity import ANYONE, Name, check_name
+
+LABEL, FEATURES = "label", "features"
+REGISTRY = "datasets.toml"
+
+
+def check_recipient(name: str) -> str:
+    """Return `name` if a policy can allow it; ValueError otherwise."""
+    return name if name == ANYONE else check_name(name)
+
+
+Recipient = Annotated[str, AfterValidator(check_recipient)]
+
+
+class Column(NamedTuple):
+    """A column's name and its type as the file has it; a job may read int64 and bool as float64."""
+
+    name: str
+    dtype: tables.Dtype
+
+
+class Schema(BaseModel):
+    """What others may know of a dataset."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, populate_by_name=True)
+
+    name: Name
+    rows: int = Field(ge=1)
+    columns: tuple[Column, ...] = Field(min_length=1)
+    groups: dict[str, tuple[str, ...]] = {}
+
+    def expand(self, columns: str | Sequence[str]) -> tuple[str, ...]:
+        """Names of columns, for names of columns and of groups, in the order asked for.
+
+        DataError if a name is neither, or if a column comes twice.
+        """
+        asked = (columns,) if isinstance(columns, str) else tuple(columns)
+        known = {column.name for column in self.columns}
+        found: list[str] = []
+        for name in asked:
+            if name not in self.groups and name not in known:
+                groups = f", nor a group (there is {', '.join(self.groups)})" if self.groups else ""
+                raise DataError(f"dataset {self.name} has no column {name!r}{groups}: see `mpcnode data list`")
+            found += self.groups.get(name, (name,))
+        if not found:
+            raise DataError(f"no column of dataset {self.name} is asked for: name at least one column or group")
+        if len(set(found)) < len(found):
+            twice = next(name for i, name in enumerate(found) if name in found[:i])
+            raise DataError(f"column {twice!r} of dataset {self.name} is asked for twice: name it once")
+        return tuple(found)
+
+
+class Entry(Schema):
+    """What the owner itself keeps of a dataset."""
+
+    path: str  # absolute, or relative to the identity's folder for a file inside of it
+    sha256: str
+    names_given: bool  # the columns' names are the owner's, not the file's
+    recipients: tuple[Recipient, ...] = Field(validation_alias="for", serialization_alias="for", min_length=1)
+
+    def schema_only(self) -> Schema:
+        """Without path, hash and policy."""
+        return Schema(name=self.name, rows=self.rows, columns=self.columns, groups=self.groups)
+
+
+class _Registry(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    dataset: tuple[Entry, ...] = ()
+
+
+class Datasets:
+    """The registry in an identity's folder, read afresh at every call: `data add` works while the node serves."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self._file = self.folder / REGISTRY
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Everything registered, in the order of registration."""
+        return tomlfile.read(self._file, _Registry).dataset if self._file.exists() else ()
+
+    def entry(self, name: str) -> Entry:
+        """The dataset `name`; DataError if there is none."""
+        for entry in self.entries():
+            if entry.name == name:
+                return entry
+        raise DataError(f"there is no dataset {name} here: see `mpcnode data list`, or add it with `mpcnode data add`")
+
+    def schemas(self) -> tuple[Schema, ...]:
+        """What others may know."""
+        return tuple(entry.schema_only() for entry in self.entries())
+
+    def schema(self, name: str) -> Schema:
+        """What others may know of the dataset `name`; DataError if there is none."""
+        return self.entry(name).schema_only()
+
+    def allowed(self) -> dict[str, frozenset[str]]:
+        """For each dataset, who may learn something computed from it: what `policy.check` asks for."""
+        return {entry.name: frozenset(entry.recipients) for entry in self.entries()}
+
+    def add(
+        self,
+        name: str,
+        file: Path | str,
+        recipients: Sequence[str],
+        *,
+        columns: Sequence[str] | None = None,
+        groups: Mapping[str, Sequence[str]] | None = None,
+        label: str | None = None,
+        replace: bool = False,
+    ) -> Schema:
+        """Check every value of `file` and register it; the file is neither copied nor moved.
+
+        `recipients` are those who may learn something computed from it.  `columns` are names for a file that has
+        none.  `groups` are names for sets of columns, in which * and ? match as in a shell; `label` puts one column
+        into the group "label" and all others into "features".  DataError says what is wrong, ConfigError which name.
+        """
+        path = Path(file)
+        if not recipients:
+            raise ConfigError(f"nobody is allowed to learn anything computed from {name}: say who is")
+        try:
+            check_name(name)
+            for recipient in recipients:
+                check_recipient(recipient)
+        except ValueError as error:
+            raise ConfigError(f"{error}") from error
+        others = [entry for entry in self.entries() if entry.name != name]
+        if len(others) < len(self.entries()) and not replace:
+            raise DataError(f"dataset {name} exists already: give another name, or --replace to register it anew")
+        with _opened(path) as opened:
+            sha256 = _sha256(opened)
+            arrays = tables.read(path, opened, columns)
+        entry = Entry(
+            name=name,
+            rows=len(next(iter(arrays.values()))),
+            columns=tuple(Column(column, tables.dtype_of(array)) for column, array in arrays.items()),
+            groups=make_groups(list(arrays), groups or {}, label),
+            path=self._portable(path),
+            sha256=sha256,
+            names_given=columns is not None,
+            recipients=tuple(dict.fromkeys(recipients)),
+        )
+        self._save([*others, entry])
+        return entry.schema_only()
+
+    def remove(self, name: str) -> None:
+        """Forget the dataset `name` and leave its file alone; DataError if there is none."""
+        gone = self.entry(name)
+        self._save([entry for entry in self.entries() if entry.name != gone.name])
+
+    def load(self, name: str, columns: str | Sequence[str]) -> npt.NDArray[np.float64] | npt.NDArray[np.int64]:
+        """The columns and groups asked for, as [rows, columns]: int64 if none of them is float64, else float64.
+
+        DataError if the dataset or a column is unknown, or if the file is gone or is not the one that was added.
+        """
+        entry = self.entry(name)
+        asked = entry.expand(columns)
+        path = self.folder / entry.path
+        names = [column.name for column in entry.columns] if entry.names_given else None
+        with _opened(path) as opened:
+            if _sha256(opened) != entry.sha256:
+                raise DataError(
+                    f"{path} has changed since it was added as {name}: restore it, or register it anew with "
+                    "`mpcnode data add --replace`"
+                )
+            arrays = tables.read(path, opened, names, asked)
+        chosen = [arrays[column] for column in asked]
+        if any(array.dtype == np.float64 for array in chosen):
+            return np.column_stack([array.astype(np.float64, copy=False) for array in chosen])
+        return np.column_stack([array.astype(np.int64, copy=False) for array in chosen])
+
+    def _portable(self, path: Path) -> str:
+        """Relative for a file in the identity's folder, which may be mounted elsewhere; absolute otherwise."""
+        path, folder = path.resolve(), self.folder.resolve()
+        return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+
+    def _save(self, entries: Sequence[Entry]) -> None:
+        documents: list[dict[str, Any]] = [entry.model_dump(by_alias=True) for entry in entries]
+        tomlfile.write(self._file, {"dataset": documents})
+
+
+def make_groups(
+    columns: Sequence[str], patterns: Mapping[str, Sequence[str]], label: str | None
+) -> dict[str, tuple[str, ...]]:
+    """Each group's columns, in the file's order where a pattern matches several; DataError if one fits nothing."""
+    groups = {name: _matching(columns, wanted, f"group {name}") for name, wanted in patterns.items()}
+    if label is not None:
+        groups[LABEL] = _matching(columns, [label], "the label")
+        groups[FEATURES] = tuple(column for column in columns if column not in groups[LABEL])
+    for name, members in groups.items():
+        if name in patterns and label is not None and name in (LABEL, FEATURES):
+            raise DataError(f"--label makes the group {name} already: leave --label or that --group away")
+        if not members:
+            raise DataError(f"group {name} has no columns: name at least one")
+        # A column "label" that alone makes the group "label" means the same either way.
+        if name in columns and members != (name,):
+            raise DataError(f"group {name} has the name of a column: rename one of them")
+    return groups
+
+
+def _matching(columns: Sequence[str], wanted: Sequence[str], what: str) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    for pattern in wanted:
+        matches = [pattern] if pattern in columns else [c for c in columns if fnmatchcase(c, pattern)]
+        if not matches:
+            raise DataError(f"{what} asks for {pattern!r}, which fits no column: there is {_listing(columns)}")
+        found |= dict.fromkeys(matches)
+    return tuple(found)
+
+
+def _listing(names: Sequence[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BufferedReader]:
+    """The file, open: hashed and read by way of one handle, so that both see the same file."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist: give the path of a data file") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    with file:
+        yield file
+
+
+def _sha256(file: BufferedReader) -> str:
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    file.seek(0)
+    return digest

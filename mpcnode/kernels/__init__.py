@@ -1,0 +1,97 @@
+"""Floor 0: the arithmetic, ndarray -> ndarray.  The compiled kernels serve if they were built, else the numpy reference.
+
+MPCNODE_KERNELS=reference|native in the environment forces the choice.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import TYPE_CHECKING
+
+__all__ = [
+    "CHUNK", "NAME", "U8", "U64", "KernelsWarning", "Unsigned", "chunks", "gate_deal", "gate_products", "gate_share", "gate_sums",
+    "inject_share", "leaf_deal", "leaf_rows", "leaf_share", "matmul", "matmul_add", "mul_share", "pack_bits", "select_share",
+    "set_threads", "threads", "to_planes", "trunc_deal", "trunc_share", "unpack_bits", "words",
+]  # fmt: skip
+
+
+class KernelsWarning(RuntimeWarning):
+    """The compiled kernels are missing: everything works, some hundred times slower."""
+
+
+def _pick() -> str:
+    """Which kernels serve: "native" or "reference"."""
+    wanted = os.environ.get("MPCNODE_KERNELS", "")
+    if wanted not in ("", "native", "reference"):
+        raise ValueError(f"MPCNODE_KERNELS is {wanted!r}: want native or reference")
+    if wanted == "reference":
+        return "reference"
+    try:
+        from mpcnode.kernels import _native  # noqa: F401
+    except ImportError as error:
+        if wanted:
+            raise ImportError("MPCNODE_KERNELS=native, but the compiled kernels are missing: install with a C compiler") from error
+        warnings.warn(f"the numpy kernels serve, slowly: no compiled ones ({error})", KernelsWarning, stacklevel=3)
+        return "reference"
+    return "native"
+
+
+NAME = _pick()
+
+if TYPE_CHECKING or NAME == "reference":
+    from mpcnode.kernels.reference import (
+        CHUNK,
+        U8,
+        U64,
+        Unsigned,
+        chunks,
+        gate_deal,
+        gate_products,
+        gate_share,
+        gate_sums,
+        inject_share,
+        leaf_deal,
+        leaf_rows,
+        leaf_share,
+        matmul,
+        matmul_add,
+        mul_share,
+        pack_bits,
+        select_share,
+        set_threads,
+        threads,
+        to_planes,
+        trunc_deal,
+        trunc_share,
+        unpack_bits,
+        words,
+    )
+else:
+    from mpcnode.kernels.native import (
+        CHUNK,
+        U8,
+        U64,
+        Unsigned,
+        chunks,
+        gate_deal,
+        gate_products,
+        gate_share,
+        gate_sums,
+        inject_share,
+        leaf_deal,
+        leaf_rows,
+        leaf_share,
+        matmul,
+        matmul_add,
+        mul_share,
+        pack_bits,
+        select_share,
+        set_threads,
+        threads,
+        to_planes,
+        trunc_deal,
+        trunc_share,
+        unpack_bits,
+        words,
+    )

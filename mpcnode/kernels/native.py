@@ -1,0 +1,287 @@
+"""The compiled kernels behind the signatures of reference.py.
+
+The C code trusts what it is given, so every array is checked here: uint64 (or what the kernel says), the right shape, C-contiguous (else
+copied).  A call costs about a microsecond, plus a third for each array.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mpcnode.kernels import _native
+from mpcnode.kernels.reference import (
+    CHUNK,
+    U8,
+    U64,
+    Unsigned,
+    chunks,
+    gate_products,
+    gate_sums,
+    leaf_rows,
+    words,
+)
+
+__all__ = [
+    "CHUNK", "U8", "U64", "Unsigned", "chunks", "gate_deal", "gate_products", "gate_share", "gate_sums", "inject_share", "isa",
+    "leaf_deal", "leaf_rows", "leaf_share", "matmul", "matmul_add", "mul_share", "pack_bits", "select_share", "set_isa", "set_threads",
+    "threads", "to_planes", "trunc_deal", "trunc_share", "unpack_bits", "words",
+]  # fmt: skip
+
+_ffi: Any = _native.ffi
+_lib: Any = _native.lib
+_buffer = _ffi.from_buffer
+_WORDS = _ffi.typeof("uint64_t[]")
+_BYTES = _ffi.typeof("uint8_t[]")
+_U64 = np.dtype(np.uint64)
+_U8 = np.dtype(np.uint8)
+_ISAS = ("portable", "avx2", "avx512")
+
+
+# ---- threads and instruction sets ------------------------------------------------------------------------------------------------
+def set_threads(count: int) -> None:
+    """Let one call use up to `count` threads (for the whole process; one without OpenMP)."""
+    if count < 1:
+        raise ValueError(f"at least one thread, not {count}")
+    _lib.mpc_set_threads(count)
+
+
+def threads() -> int:
+    """Threads that one call may use."""
+    return int(_lib.mpc_threads())
+
+
+def isa() -> str:
+    """The instruction set in use: portable, avx2 or avx512."""
+    return _ISAS[_lib.mpc_isa()]
+
+
+def set_isa(name: str) -> None:
+    """Use at most this instruction set (of those the processor has): for tests and benchmarks."""
+    _lib.mpc_set_isa(_ISAS.index(name))
+
+
+# ---- arguments -----------------------------------------------------------------------------------------------------------------------
+def _words(x: U64, shape: tuple[int, ...], name: str) -> Any:
+    """A pointer to x: uint64[shape]."""
+    if x.shape != shape or x.dtype != _U64:
+        raise ValueError(f"{name}: want uint64{list(shape)}, got {x.dtype}{list(x.shape)}")
+    return _buffer(_WORDS, x if x.flags.c_contiguous else np.ascontiguousarray(x))
+
+
+def _bytes(x: U8, shape: tuple[int, ...], name: str) -> Any:
+    """A pointer to x: uint8[shape]."""
+    if x.shape != shape or x.dtype != _U8:
+        raise ValueError(f"{name}: want uint8{list(shape)}, got {x.dtype}{list(x.shape)}")
+    return _buffer(_BYTES, x if x.flags.c_contiguous else np.ascontiguousarray(x))
+
+
+def _made(shape: tuple[int, ...]) -> tuple[U64, Any]:
+    """A new uint64 array and a pointer to it."""
+    out = np.empty(shape, _U64)
+    return out, _buffer(_WORDS, out)
+
+
+# ---- ring products -----------------------------------------------------------------------------------------------------------------
+def _strided(x: U64) -> tuple[U64, Any]:
+    """x and a pointer to its first element; x is copied only if it is not a whole number of words from element to element."""
+    flags = x.flags
+    if flags.c_contiguous:
+        return x, _buffer(_WORDS, x)
+    if flags.f_contiguous:
+        return x, _buffer(_WORDS, x.T)
+    if not flags.aligned or any(stride % 8 for stride in x.strides):
+        x = np.ascontiguousarray(x)
+    return x, _ffi.cast("uint64_t *", x.__array_interface__["data"][0])
+
+
+def _matmul(out: U64, a: U64, b: U64, mode: int) -> None:
+    if a.dtype != _U64 or b.dtype != _U64:
+        raise ValueError(f"matmul: want uint64, got {a.dtype} and {b.dtype}")
+    if a.ndim > 3:
+        a, b, out = a.reshape(-1, *a.shape[-2:]), b.reshape(-1, *b.shape[-2:]), out.reshape(-1, *out.shape[-2:])
+    a, a_data = _strided(a)
+    b, b_data = _strided(b)
+    if a.ndim == 2:
+        batch, a_batch, b_batch = 1, 0, 0
+        a_row, a_col = a.strides
+        b_row, b_col = b.strides
+    else:
+        batch = len(a)
+        a_batch, a_row, a_col = a.strides
+        b_batch, b_row, b_col = b.strides
+    m, k = a.shape[-2:]
+    failed = _lib.mpc_matmul(
+        _buffer(_WORDS, out), a_data, b_data, batch, m, k, b.shape[-1],
+        a_batch >> 3, a_row >> 3, a_col >> 3, b_batch >> 3, b_row >> 3, b_col >> 3, mode,
+    )  # fmt: skip
+    if failed:
+        raise MemoryError(f"matmul: no memory to pack {a.shape} @ {b.shape}")
+
+
+def _product_shape(a: U64, b: U64) -> tuple[int, ...]:
+    left, right = a.shape, b.shape
+    if len(left) < 2 or left[:-2] != right[:-2] or left[-1] != right[-2]:
+        raise ValueError(f"matmul: want [..., m, k] @ [..., k, n] with equal leading axes, got {list(left)} @ {list(right)}")
+    return (*left[:-1], right[-1])
+
+
+def matmul(a: U64, b: U64) -> U64:
+    """a @ b mod 2^64.  a: [..., m, k], b: [..., k, n] with equal leading axes, any strides; result C-contiguous."""
+    out = np.empty(_product_shape(a, b), _U64)
+    _matmul(out, a, b, 0)
+    return out
+
+
+def matmul_add(out: U64, a: U64, b: U64, *, negate: bool = False) -> None:
+    """out += a @ b (or -= with `negate`) mod 2^64.  out: [..., m, n], C-contiguous, apart from a and b."""
+    shape = _product_shape(a, b)
+    if out.shape != shape or out.dtype != _U64 or not out.flags.c_contiguous:
+        raise ValueError(f"matmul_add: want C-contiguous uint64{list(shape)}, got {out.dtype}{list(out.shape)}")
+    _matmul(out, a, b, -1 if negate else 1)
+
+
+def mul_share(mx: U64, lx: U64, my: U64, ly: U64, gamma: U64, mask: U64, *, first: bool) -> U64:
+    """One evaluator's message for x·y, elementwise: gamma + mask - mx·ly - lx·my {+ mx·my}."""
+    shape = mx.shape
+    out, data = _made(shape)
+    _lib.mpc_mul_share(
+        data, _words(mx, shape, "mx"), _words(lx, shape, "lx"), _words(my, shape, "my"), _words(ly, shape, "ly"),
+        _words(gamma, shape, "gamma"), _words(mask, shape, "mask"), out.size, first,
+    )  # fmt: skip
+    return out
+
+
+# ---- exact truncation ----------------------------------------------------------------------------------------------------------
+def _check_shift(by: int, wrap: np.dtype[Any]) -> None:
+    if not 1 <= by <= 62 or wrap.kind != "u" or by > 8 * wrap.itemsize or not wrap.isnative:
+        raise ValueError(f"truncation by {by} bits with the wrap bit in {wrap}")
+
+
+def trunc_deal(r: U64, by: int, wrap: npt.DTypeLike) -> tuple[U64, Unsigned]:
+    """(r >> by, r >> 63): what the helper deals for a truncation; the second in the unsigned dtype `wrap` (at least `by` bits)."""
+    kind = np.dtype(wrap)
+    _check_shift(by, kind)
+    t, data = _made(r.shape)
+    b = np.empty(r.shape, kind)
+    _lib.mpc_trunc_deal(data, _buffer(b), _words(r, r.shape, "r"), t.size, by, kind.itemsize)
+    return t, b
+
+
+def trunc_share(c: U64, t: U64, b: Unsigned, mask: U64, by: int, *, first: bool) -> U64:
+    """One evaluator's message for a truncation, for c = z + r, |z| < 2^62, 1 <= by <= 62, t a share of r >> by and b of r >> 63:
+    mask - t + (1 - (c' >> 63))·2^(64-by)·b {+ (c' >> by) - 2^(62-by)}  with c' = c + 2^62."""
+    shape = c.shape
+    _check_shift(by, b.dtype)
+    if b.shape != shape:
+        raise ValueError(f"b: want {list(shape)}, got {list(b.shape)}")
+    out, data = _made(shape)
+    _lib.mpc_trunc_share(
+        data, _words(c, shape, "c"), _words(t, shape, "t"), _buffer(np.ascontiguousarray(b)), _words(mask, shape, "mask"),
+        out.size, by, b.itemsize, first,
+    )  # fmt: skip
+    return out
+
+
+# ---- a masked bit times a ring element ---------------------------------------------------------------------------------------------
+def select_share(bit: U8, mw: U64, lw: U64, beta: U64, beta_lw: U64, mask: U64, *, first: bool) -> U64:
+    """One evaluator's message for b·w, where bit = b ^ β is public, beta a share of β and beta_lw one of β·λ_w:
+    mask - bit·lw + (1 - 2·bit)·(beta·mw - beta_lw) {+ bit·mw}."""
+    shape = bit.shape
+    out, data = _made(shape)
+    _lib.mpc_select_share(
+        data, _bytes(bit, shape, "bit"), _words(mw, shape, "mw"), _words(lw, shape, "lw"), _words(beta, shape, "beta"),
+        _words(beta_lw, shape, "beta_lw"), _words(mask, shape, "mask"), out.size, first,
+    )  # fmt: skip
+    return out
+
+
+def inject_share(bit: U8, beta: U64, mask: U64, *, first: bool) -> U64:
+    """One evaluator's message for b as a ring element: mask + (1 - 2·bit)·beta {+ bit}."""
+    shape = bit.shape
+    out, data = _made(shape)
+    _lib.mpc_inject_share(
+        data, _bytes(bit, shape, "bit"), _words(beta, shape, "beta"), _words(mask, shape, "mask"), out.size, first
+    )
+    return out
+
+
+# ---- bit planes ----------------------------------------------------------------------------------------------------------------------
+def pack_bits(bits: U8) -> U64:
+    """uint8[elements] of 0 and 1 -> one plane, uint64[words]."""
+    plane, data = _made((words(bits.size),))
+    _lib.mpc_pack_bits(data, _bytes(bits, (bits.size,), "bits"), bits.size)
+    return plane
+
+
+def unpack_bits(plane: U64, elements: int) -> U8:
+    """One plane, uint64[words] -> uint8[elements] of 0 and 1."""
+    bits = np.empty(elements, _U8)
+    _lib.mpc_unpack_bits(_buffer(_BYTES, bits), _words(plane, (words(elements),), "plane"), elements)
+    return bits
+
+
+def to_planes(x: U64, lo: int, hi: int) -> U64:
+    """Bits lo .. hi-1 of x, uint64[elements] -> uint64[hi-lo, words]."""
+    if not 0 <= lo <= hi <= 64:
+        raise ValueError(f"bits {lo} to {hi} of 64")
+    planes, data = _made((hi - lo, words(x.size)))
+    _lib.mpc_to_planes(data, _words(x, (x.size,), "x"), x.size, lo, hi)
+    return planes
+
+
+# ---- comparison leaves: [C < rho] and [C = rho] on chunks of 4 bits -----------------------------------------------------------------------
+def leaf_deal(rho: U64) -> U64:
+    """The monomials of each chunk's bits.  rho: uint64[bits, words] -> uint64[leaf_rows(bits), words]; in a chunk's block, row s - 1 is
+    the product of the bits in the set s (bit i of s stands for bit i of the chunk)."""
+    bits, count = rho.shape
+    rows, data = _made((leaf_rows(bits), count))
+    _lib.mpc_leaf_deal(data, _words(rho, rho.shape, "rho"), count, bits)
+    return rows
+
+
+def leaf_share(c: U64, monomials: U64, *, first: bool) -> tuple[U64, U64]:
+    """Xor shares of [C < rho] and [C = rho] for every chunk.  c: uint64[bits, words], public; monomials: xor shares of `leaf_deal(rho)`.
+    Returns lt, eq: uint64[chunks, words]."""
+    bits, count = c.shape
+    lt, lt_data = _made((-(-bits // CHUNK), count))
+    eq, eq_data = _made(lt.shape)
+    rows = _words(monomials, (leaf_rows(bits), count), "monomials")
+    _lib.mpc_leaf_share(lt_data, eq_data, _words(c, c.shape, "c"), rows, count, bits, first)
+    return lt, eq
+
+
+# ---- comparison gates: 2 to 4 neighbouring (lt, eq) pairs into one --------------------------------------------------------------------------
+@lru_cache(maxsize=None)
+def _gate_sets(fan: int, with_eq: bool) -> bytes:
+    """gate_products as sets of inputs, one byte each."""
+    if not 2 <= fan <= 4:
+        raise ValueError(f"a gate has 2 to 4 pairs of inputs, not {fan}")
+    return bytes(sum(1 << i for i in part) for part in gate_products(fan, with_eq))
+
+
+def gate_deal(masks: U64, *, with_eq: bool) -> U64:
+    """masks: uint64[2·fan, words], the inputs' masks (lt rows, then eq rows; row fan = eq_0 is read only `with_eq`).
+    Returns uint64[len(gate_products(fan, with_eq)), words]."""
+    rows, count = masks.shape
+    sets = _gate_sets(rows // 2, with_eq)
+    products, data = _made((len(sets), count))
+    _lib.mpc_gate_deal(data, _words(masks, (rows & ~1, count), "masks"), sets, len(sets), count, rows // 2)
+    return products
+
+
+def gate_share(m: U64, masks: U64, products: U64, *, with_eq: bool, first: bool) -> U64:
+    """Xor shares of a gate's outputs.  m: uint64[2·fan, words], the masked inputs; masks: this evaluator's xor shares of their masks;
+    products: its xor shares of `gate_deal`.  Returns uint64[1 or 2, words]: lt and, `with_eq`, eq."""
+    rows, count = m.shape
+    sets = _gate_sets(rows // 2, with_eq)
+    out, data = _made((1 + with_eq, count))
+    shape = (rows & ~1, count)
+    _lib.mpc_gate_share(
+        data, _words(m, shape, "m"), _words(masks, shape, "masks"), _words(products, (len(sets), count), "products"),
+        sets, len(sets), count, rows // 2, with_eq, first,
+    )  # fmt: skip
+    return out

@@ -1,0 +1,143 @@
+/* The share formulas of masked evaluation, each one pass over its operands.  No branch and no address depends on data. */
+#include "isa.h"
+#include "native.h"
+
+#define GRAIN 16384 /* elements that are worth a thread */
+
+/* ---- products ---- */
+typedef struct {
+    uint64_t *out;
+    const uint64_t *mx, *lx, *my, *ly, *gamma, *mask;
+    int first;
+} mul_share_args;
+
+INLINE void mul_share_body(const mul_share_args *p, size_t start, size_t stop) {
+    uint64_t *restrict out = p->out;
+    const uint64_t *mx = p->mx, *lx = p->lx, *my = p->my, *ly = p->ly, *gamma = p->gamma, *mask = p->mask;
+    const uint64_t first = (uint64_t)0 - (uint64_t)p->first;
+    INDEPENDENT
+    for (size_t i = start; i < stop; i++) /* mx·my - mx·ly is one product */
+        out[i] = gamma[i] + mask[i] + mx[i] * ((my[i] & first) - ly[i]) - lx[i] * my[i];
+}
+KERNEL(mul_share)
+
+void mpc_mul_share(uint64_t *out, const uint64_t *mx, const uint64_t *lx, const uint64_t *my, const uint64_t *ly,
+                   const uint64_t *gamma, const uint64_t *mask, int64_t n, int first) {
+    mul_share_args args = {out, mx, lx, my, ly, gamma, mask, first != 0};
+    mpc_run(mul_share_for, &args, (size_t)n, GRAIN);
+}
+
+/* ---- exact truncation; the wrap bit travels in 1, 2, 4 or 8 bytes ---- */
+typedef struct {
+    uint64_t *t;
+    void *b;
+    const uint64_t *r;
+    int by;
+} trunc_deal_args;
+
+typedef struct {
+    uint64_t *out;
+    const uint64_t *c, *t;
+    const void *b;
+    const uint64_t *mask;
+    int by, first;
+} trunc_share_args;
+
+#define TRUNC(bits)                                                                                                      \
+    INLINE void trunc_deal##bits##_body(const trunc_deal_args *p, size_t start, size_t stop) {                           \
+        uint64_t *restrict t = p->t;                                                                                     \
+        uint##bits##_t *restrict b = p->b;                                                                               \
+        const uint64_t *r = p->r;                                                                                        \
+        const int by = p->by;                                                                                            \
+        INDEPENDENT                                                                                                      \
+        for (size_t i = start; i < stop; i++) {                                                                          \
+            t[i] = r[i] >> by;                                                                                           \
+            b[i] = (uint##bits##_t)(r[i] >> 63);                                                                         \
+        }                                                                                                                \
+    }                                                                                                                    \
+    KERNEL_OF(trunc_deal##bits, trunc_deal_args)                                                                         \
+    INLINE void trunc_share##bits##_body(const trunc_share_args *p, size_t start, size_t stop) {                         \
+        uint64_t *restrict out = p->out;                                                                                 \
+        const uint64_t *c = p->c, *t = p->t, *mask = p->mask;                                                            \
+        const uint##bits##_t *b = p->b;                                                                                  \
+        const int by = p->by;                                                                                            \
+        const uint64_t first = (uint64_t)0 - (uint64_t)p->first, offset = first & ((uint64_t)1 << (62 - by));            \
+        INDEPENDENT                                                                                                      \
+        for (size_t i = start; i < stop; i++) {                                                                          \
+            uint64_t shifted = c[i] + ((uint64_t)1 << 62);                                                               \
+            uint64_t no_top = (shifted >> 63) - 1; /* all ones when the top bit is 0 */                                  \
+            out[i] = mask[i] - t[i] + ((no_top & (uint64_t)b[i]) << (64 - by)) + ((shifted >> by) & first) - offset;     \
+        }                                                                                                                \
+    }                                                                                                                    \
+    KERNEL_OF(trunc_share##bits, trunc_share_args)
+
+TRUNC(8)
+TRUNC(16)
+TRUNC(32)
+TRUNC(64)
+
+#define BY_BYTES(name, bytes) ((bytes) == 1 ? name##8_for : (bytes) == 2 ? name##16_for : (bytes) == 4 ? name##32_for : name##64_for)
+
+void mpc_trunc_deal(uint64_t *t, void *b, const uint64_t *r, int64_t n, int by, int b_bytes) {
+    trunc_deal_args args = {t, b, r, by};
+    mpc_run(BY_BYTES(trunc_deal, b_bytes), &args, (size_t)n, GRAIN);
+}
+
+void mpc_trunc_share(uint64_t *out, const uint64_t *c, const uint64_t *t, const void *b, const uint64_t *mask, int64_t n, int by,
+                     int b_bytes, int first) {
+    trunc_share_args args = {out, c, t, b, mask, by, first != 0};
+    mpc_run(BY_BYTES(trunc_share, b_bytes), &args, (size_t)n, GRAIN);
+}
+
+/* ---- a masked bit times a ring element ---- */
+typedef struct {
+    uint64_t *out;
+    const uint8_t *bit;
+    const uint64_t *mw, *lw, *beta, *beta_lw, *mask;
+    int first;
+} select_share_args;
+
+INLINE void select_share_body(const select_share_args *p, size_t start, size_t stop) {
+    uint64_t *restrict out = p->out;
+    const uint8_t *bit = p->bit;
+    const uint64_t *mw = p->mw, *lw = p->lw, *beta = p->beta, *beta_lw = p->beta_lw, *mask = p->mask;
+    const uint64_t first = (uint64_t)0 - (uint64_t)p->first;
+    INDEPENDENT
+    for (size_t i = start; i < stop; i++) {
+        uint64_t m = (uint64_t)0 - (uint64_t)bit[i]; /* 0 or all ones: (x ^ m) - m is (1 - 2·bit)·x */
+        uint64_t product = beta[i] * mw[i] - beta_lw[i];
+        out[i] = mask[i] + (((mw[i] & first) - lw[i]) & m) + ((product ^ m) - m);
+    }
+}
+KERNEL(select_share)
+
+void mpc_select_share(uint64_t *out, const uint8_t *bit, const uint64_t *mw, const uint64_t *lw, const uint64_t *beta,
+                      const uint64_t *beta_lw, const uint64_t *mask, int64_t n, int first) {
+    select_share_args args = {out, bit, mw, lw, beta, beta_lw, mask, first != 0};
+    mpc_run(select_share_for, &args, (size_t)n, GRAIN);
+}
+
+typedef struct {
+    uint64_t *out;
+    const uint8_t *bit;
+    const uint64_t *beta, *mask;
+    int first;
+} inject_share_args;
+
+INLINE void inject_share_body(const inject_share_args *p, size_t start, size_t stop) {
+    uint64_t *restrict out = p->out;
+    const uint8_t *bit = p->bit;
+    const uint64_t *beta = p->beta, *mask = p->mask;
+    const uint64_t first = (uint64_t)0 - (uint64_t)p->first;
+    INDEPENDENT
+    for (size_t i = start; i < stop; i++) {
+        uint64_t m = (uint64_t)0 - (uint64_t)bit[i];
+        out[i] = mask[i] + ((beta[i] ^ m) - m) - (m & first);
+    }
+}
+KERNEL(inject_share)
+
+void mpc_inject_share(uint64_t *out, const uint8_t *bit, const uint64_t *beta, const uint64_t *mask, int64_t n, int first) {
+    inject_share_args args = {out, bit, beta, mask, first != 0};
+    mpc_run(inject_share_for, &args, (size_t)n, GRAIN);
+}

@@ -1,0 +1,107 @@
+"""Who may learn what: each owner checks, before a job runs, where its own datasets would flow.
+
+`taints` follows every dataset through the graph to the outputs that depend on it, and `check` holds them against the
+owner's list of recipients.  Every owner checks for itself, so nobody needs to trust the coordinator in this.
+
+A dependence counts however small: an average over a million rows is still "computed from" them.
+"""
+
+from collections.abc import Mapping, Set
+from typing import TypeAlias
+
+from mpcnode.errors import PolicyError
+from mpcnode.graph import Graph, Op
+from mpcnode.identity import ANYONE
+
+Source: TypeAlias = tuple[str, str]  # owner, dataset
+_Mask: TypeAlias = int  # bit i: depends on source i, or in a loop's body on its parameter i
+_Masks: TypeAlias = list[_Mask]
+
+
+def taints(graph: Graph) -> dict[str, frozenset[Source]]:
+    """For each output of a verified graph, the (owner, dataset) pairs that its value depends on."""
+    sources = list(dict.fromkeys(_source(op) for op in graph.ops if op.name == "input"))
+    bit = {source: 1 << i for i, source in enumerate(sources)}
+    masks = _follow(graph, {i: bit[_source(op)] for i, op in enumerate(graph.ops) if op.name == "input"})
+    return {
+        op.text("name"): frozenset(source for source in sources if masks[i] & bit[source])
+        for i, op in enumerate(graph.ops)
+        if op.name == "reveal"
+    }
+
+
+def recipients(graph: Graph) -> dict[str, tuple[str, ...]]:
+    """For each output of a verified graph, who learns it."""
+    return {op.text("name"): op.texts("to") for op in graph.ops if op.name == "reveal"}
+
+
+def check(
+    taints: Mapping[str, Set[Source]],
+    recipients: Mapping[str, tuple[str, ...]],
+    allowed: Mapping[str, Set[str]],
+    me: str,
+) -> None:
+    """Refuse a job that tells somebody something computed from a dataset of `me` that is not meant for them.
+
+    `allowed` is, for each dataset of `me`, who may learn something computed from it; `me` itself always may.
+    PolicyError names the first output, dataset and recipient that do not fit.
+    """
+    for output, sources in taints.items():
+        for owner, dataset in sorted(sources):
+            if owner != me:
+                continue
+            if dataset not in allowed:
+                raise PolicyError(f"output {output} is computed from {me}/{dataset}, and {me} has no such dataset")
+            for recipient in recipients[output]:
+                if recipient != me and not {recipient, ANYONE} & allowed[dataset]:
+                    raise PolicyError(
+                        f"output {output} is computed from {me}/{dataset} and would go to {recipient}, whom {me} does "
+                        f"not allow: leave {recipient} out, or ask {me} to allow it with `--for {recipient}`"
+                    )
+
+
+def _source(op: Op) -> Source:
+    return op.text("owner"), op.text("dataset")
+
+
+def _follow(graph: Graph, inputs: Mapping[int, _Mask]) -> _Masks:
+    """The mask of every op, given those of the inputs or parameters; 0 stands for a loop, whose results differ."""
+    masks: _Masks = []
+    results: dict[int, _Masks] = {}  # of a loop: what each result depends on
+    for i, op in enumerate(graph.ops):
+        if op.name == "loop":
+            arguments = [masks[a] for a in op.args]
+            results[i] = [_spread(mask, arguments) for mask in _through_loop(op)]
+            masks.append(0)
+        elif op.name == "get":
+            masks.append(results[op.args[0]][op.integer("index")])
+        else:
+            mask = inputs.get(i, 0)
+            for a in op.args:
+                mask |= masks[a]
+            masks.append(mask)
+    return masks
+
+
+def _through_loop(loop: Op) -> _Masks:
+    """For each result of the loop, the mask of the loop's arguments that it depends on after any number of steps.
+
+    The body is followed once.  A result of one step that depends on a carried value depends in the next on all that
+    this value depends on: the transitive closure over carried values (Warshall 1962).
+    """
+    body, consts, carry = loop.body, loop.integer("consts"), loop.integer("carry")
+    masks = _follow(body, {i: 1 << op.integer("index") for i, op in enumerate(body.ops) if op.name == "param"})
+    reach = [masks[output] for output in body.outputs]
+    for k in range(carry):
+        carried = 1 << (consts + k)
+        reach = [mask | reach[k] if mask & carried else mask for mask in reach]
+    return reach
+
+
+def _spread(mask: _Mask, arguments: _Masks) -> _Mask:
+    """The union of the arguments' masks whose bits are set in `mask`."""
+    union = 0
+    for i, argument in enumerate(arguments):
+        if mask >> i & 1:
+            union |= argument
+    return union
