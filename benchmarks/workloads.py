@@ -1,11 +1,13 @@
 """What is measured: W0 micro-operations, W1 logistic regression, W2 a training step of a multi-layer perceptron.
 
-Each workload is a graph of a given number of repetitions, so that `run.py` can take the difference of a long and a short run: set-up, the
-sharing of inputs and the connection of the nodes drop out, and what is left is the steady state.
+Each workload is a graph of a given number of repetitions, so that `run.py` can take the difference of a long and a
+short run: set-up, the sharing of inputs and the connection of the nodes drop out, and what is left is the steady
+state.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,7 +25,9 @@ OWNER_X, OWNER_Y, RECIPIENT = "clinic_a", "clinic_b", "analyst"
 
 
 class Workload(NamedTuple):
-    """data: the owners' arrays by (owner, dataset); graph: `repetitions` of the measured operation, one after the other."""
+    """data: the owners' arrays by (owner, dataset); graph: `repetitions` of the measured operation, one after the
+    other.
+    """
 
     name: str
     what: str
@@ -42,7 +46,10 @@ def _input(b: Builder, owner: str, dataset: str, shape: tuple[int, int]) -> Valu
 def repeated(shapes: list[tuple[int, int]], step: Callable[..., Value], length: int) -> Graph:
     """x = step(x, y, ...) `length` times; the first element of the last x is revealed."""
     b, body = Builder(), Builder()
-    inputs = [_input(b, owner, f"d{i}", shape) for i, (owner, shape) in enumerate(zip((OWNER_X, OWNER_Y), shapes, strict=False))]
+    inputs = [
+        _input(b, owner, f"d{i}", shape)
+        for i, (owner, shape) in enumerate(zip((OWNER_X, OWNER_Y), shapes, strict=False))
+    ]
     params = [body.emit("param", index=i, type=inputs[j].type) for i, j in enumerate([*range(1, len(inputs)), 0])]
     x = step(body, params[-1], *params[:-1])
     loop = b.emit(
@@ -81,7 +88,14 @@ def micro() -> list[Workload]:
     """W0 but for the functions that the compiler approximates."""
     rng = np.random.default_rng(0)
 
-    def of(name: str, what: str, step: Callable[..., Value], shapes: list[tuple[int, int]], runs: tuple[int, int], peers: dict[str, float]) -> Workload:
+    def of(
+        name: str,
+        what: str,
+        step: Callable[..., Value],
+        shapes: list[tuple[int, int]],
+        runs: tuple[int, int],
+        peers: dict[str, float],
+    ) -> Workload:
         scale = 1.0 / np.sqrt(shapes[0][1]) if name == "matmul" else 1.0
         data = {
             (owner, f"d{i}"): rng.uniform(-1, 1, shape) * scale
@@ -91,15 +105,36 @@ def micro() -> list[Workload]:
 
     million = (1000, 1000)
     return [
-        of("mul", "1,000,000 fixed-point products, truncated", _mul, [million, million], (1, 11), {"MP-SPDZ": 0.064, "SPU": 0.110, "CrypTen": 0.051}),
-        of("matmul", "1024 x 1024 x 1024, truncated", _matmul, [(1024, 1024)] * 2, (1, 6), {"MP-SPDZ": 5.8, "SPU": 0.82, "CrypTen": 0.213}),
+        of(
+            "mul",
+            "1,000,000 fixed-point products, truncated",
+            _mul,
+            [million, million],
+            (1, 11),
+            {"MP-SPDZ": 0.064, "SPU": 0.110, "CrypTen": 0.051},
+        ),
+        of(
+            "matmul",
+            "1024 x 1024 x 1024, truncated",
+            _matmul,
+            [(1024, 1024)] * 2,
+            (1, 6),
+            {"MP-SPDZ": 5.8, "SPU": 0.82, "CrypTen": 0.213},
+        ),
         of("relu", "1,000,000", _relu, [million], (1, 6), {"MP-SPDZ": 0.12, "SPU": 1.23, "CrypTen": 0.79}),
         of("less", "1,000,000", _less, [million, million], (1, 6), {"MP-SPDZ": 0.086, "SPU": 1.06, "CrypTen": 0.81}),
-        of("latency", "one ReLU on one element", _relu, [(1, 1)], (1, 301), {"MP-SPDZ": 0.00016, "SPU": 0.0069, "CrypTen": 0.017}),
+        of(
+            "latency",
+            "one ReLU on one element",
+            _relu,
+            [(1, 1)],
+            (1, 301),
+            {"MP-SPDZ": 0.00016, "SPU": 0.0069, "CrypTen": 0.017},
+        ),
     ]
 
 
-# ---- workloads written in jax ---------------------------------------------------------------------------------------------------------
+# ---- workloads written in jax --------------------------------------------------------------------------------------
 def iterate(step: Callable[[Any], Any], length: int) -> Callable[[Any], dict[str, Any]]:
     """x -> step applied `length` times."""
 
@@ -116,7 +151,9 @@ def logistic_regression(epochs: int, batch: int = 64, rate: float = 0.1) -> Call
     def program(x: Any, y: Any) -> dict[str, Any]:
         rows, columns = x.shape
         count = rows // batch
-        order = np.stack([np.random.default_rng(e).permutation(rows)[: count * batch].reshape(count, batch) for e in range(epochs)])
+        order = np.stack(
+            [np.random.default_rng(e).permutation(rows)[: count * batch].reshape(count, batch) for e in range(epochs)]
+        )
 
         def step(params: Any, index: Any) -> tuple[Any, None]:
             w, c = params
@@ -130,14 +167,18 @@ def logistic_regression(epochs: int, batch: int = 64, rate: float = 0.1) -> Call
     return program
 
 
-def perceptron(steps: int, batch: int = 128, rate: float = 0.01, sizes: tuple[int, ...] = (784, 128, 128, 10)) -> Callable[[Any, Any], dict[str, Any]]:
-    """W2: ReLU, softmax cross-entropy, SGD; labels one-hot; the same batch serves every step, as every step costs the same."""
+def perceptron(
+    steps: int, batch: int = 128, rate: float = 0.01, sizes: tuple[int, ...] = (784, 128, 128, 10)
+) -> Callable[[Any, Any], dict[str, Any]]:
+    """W2: ReLU, softmax cross-entropy, SGD; labels one-hot; the same batch serves every step, as every step costs the
+    same.
+    """
 
     def program(x: Any, y: Any) -> dict[str, Any]:
         rng = np.random.default_rng(0)
         params = [
             (jnp.asarray(rng.normal(size=(i, o)) * np.sqrt(2 / i), jnp.float32), jnp.zeros(o))
-            for i, o in zip(sizes, sizes[1:], strict=False)
+            for i, o in itertools.pairwise(sizes)
         ]
 
         def loss(params: Any) -> Any:

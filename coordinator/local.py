@@ -1,7 +1,8 @@
-"""A cluster on this machine: every member in a folder and, if it serves, a process of its own, talking mutual TLS over loopback.
+"""A cluster on this machine: every member in a folder and, if it serves, a process of its own, talking mutual TLS
+over loopback.
 
-For demos, benchmarks and end-to-end tests, and for a first try.  Each process is what its operator would start by hand (`mpcnode serve`,
-`coordinator serve`); nothing in it knows that the others are near.
+For demos, benchmarks and end-to-end tests, and for a first try.  Each process is what its operator would start by
+hand (`mpcnode serve`, `coordinator serve`); nothing in it knows that the others are near.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
 class LocalCluster:
     """Makes identities and cluster.toml below `folder` on construction; a context manager that runs the processes.
 
-    hosts: the address that each serving member listens on (default 127.0.0.1).  prefix: words put in front of a member's command, for
-    instance to enter a network namespace.  Raises ConfigError when a process ends early or is not ready in time, with its last words.
+    hosts: the address that each serving member listens on (default 127.0.0.1).  prefix: words put in front of a
+    member's command, for instance to enter a network namespace.  Raises ConfigError when a process ends early or is
+    not ready in time, with its last words.
     """
 
     def __init__(
@@ -100,13 +102,24 @@ class LocalCluster:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def start(self, name: str) -> None:
         """Start a member's process; its output goes to NAME/log.txt."""
         package = "coordinator" if name == "coordinator" else "mpcnode"
-        command = [sys.executable, "-m", package, "serve", "--dir", str(self.folder / name), "--cluster", str(self.cluster_file)]
+        command = [
+            sys.executable,
+            "-m",
+            package,
+            "serve",
+            "--dir",
+            str(self.folder / name),
+            "--cluster",
+            str(self.cluster_file),
+        ]
         if package == "mpcnode":
             command += ["--threads", str(self.threads)]
         command += ["--deadline", str(self.deadline_s)]
@@ -137,9 +150,14 @@ class LocalCluster:
                 except grpc.RpcError as error:
                     code = error.code()  # type: ignore[attr-defined]
                     if code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                        raise ConfigError(f"{name} at {card.address} refused a health check: {error.details()}") from error  # type: ignore[attr-defined]
+                        raise ConfigError(
+                            f"{name} at {card.address} refused a health check: {error.details()}"
+                        ) from error  # type: ignore[attr-defined]
                 if time.monotonic() > until:
-                    raise ConfigError(f"waited {deadline_s:.0f} s for {name} at {card.address} to serve; its last words: {self.last_words(name)}")
+                    raise ConfigError(
+                        f"waited {deadline_s:.0f} s for {name} at {card.address} to serve; "
+                        f"its last words: {self.last_words(name)}"
+                    )
 
     def process(self, name: str) -> subprocess.Popen[bytes]:
         return self._processes[name]
@@ -174,7 +192,9 @@ class LocalCluster:
 
 @contextlib.contextmanager
 def workdir(folder: Path) -> Iterator[Path]:
-    """An empty folder in place of what an earlier run left at `folder`; only a folder that this function made is replaced."""
+    """An empty folder in place of what an earlier run left at `folder`; only a folder that this function made is
+    replaced.
+    """
     import shutil
 
     mark = folder / ".local-cluster"

@@ -1,8 +1,8 @@
 """The lock-step loop: run a verified graph as one party.
 
-A sweep goes over the graph in op order and starts every op whose arguments are there; local ops finish at once, interactive ones run to the
-end of their round, and what they post leaves at once.  Then one exchange ends the round for all.  The schedule is a function of the graph
-alone, so all parties keep it without a word about it.
+A sweep goes over the graph in op order and starts every op whose arguments are there; local ops finish at once,
+interactive ones run to the end of their round, and what they post leaves at once.  Then one exchange ends the round
+for all.  The schedule is a function of the graph alone, so all parties keep it without a word about it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from mpcnode.rounds import Array, Finished, Inbox, Kernel, Lockstep
 
 
 class Hooks:
-    """What the engine asks of, and tells, the node that runs it.  The base class has no input and listens to nothing."""
+    """What the engine asks of, and tells, the node that runs it.  The base class has no input and listens to
+    nothing.
+    """
 
     def read(self, op: Op) -> Array:
         """This party's own data for an `input`: ring elements, uint64, of the op's shape."""
@@ -43,7 +45,8 @@ class Hooks:
 class Plan:
     """What the engine derives from a graph once: who uses a value, which values end where, and the ops' numbers.
 
-    Numbers go through the graph in order, bodies included, so each op of a nest has its own; they address randomness and label messages.
+    Numbers go through the graph in order, bodies included, so each op of a nest has its own; they address randomness
+    and label messages.
     """
 
     def __init__(self, graph: Graph, start: int = 0) -> None:
@@ -100,7 +103,9 @@ async def _sweep(run: Run, plan: Plan, params: Sequence[Array], step: int, outer
     """Run one graph, or a loop's body once, and return its outputs."""
     frame = _Frame(run, plan, params, step, outermost)
     lockstep = Lockstep()
-    queue: list[tuple[int, Kernel[Any] | None, Inbox | None]] = [(i, None, None) for i, n in enumerate(plan.missing) if n == 0]
+    queue: list[tuple[int, Kernel[Any] | None, Inbox | None]] = [
+        (i, None, None) for i, n in enumerate(plan.missing) if n == 0
+    ]
     try:
         while queue:
             while queue:
@@ -128,7 +133,9 @@ class _Frame:
         self.missing = list(plan.missing)
         self.uses = list(plan.uses)
 
-    async def resume(self, lockstep: Lockstep, i: int, kernel: Kernel[Any] | None, got: Inbox | None) -> Finished | None:
+    async def resume(
+        self, lockstep: Lockstep, i: int, kernel: Kernel[Any] | None, got: Inbox | None
+    ) -> Finished | None:
         """Start op i, or go on with its kernel; its value if it is there now."""
         op, number = self.plan.graph.ops[i], self.plan.numbers[i]
         if op.name == "loop":  # its inner ops report for themselves
@@ -190,7 +197,9 @@ class _Frame:
 def _input(run: Run, p: Place, op: Op) -> Kernel[Array]:
     owner = run.party.names.index(op.text("owner"))
     value = run.hooks.read(op) if owner == run.party.rank else None
-    assert value is None or (value.shape == op.type.shape and value.dtype == np.uint64), "the data is not of the input's type"
+    assert value is None or (value.shape == op.type.shape and value.dtype == np.uint64), (
+        "the data is not of the input's type"
+    )
     return run.protocol.share(p, owner, op.type.shape, value)
 
 
@@ -202,7 +211,7 @@ def _reveal(run: Run, p: Place, op: Op, source: Op, x: Array) -> None:
     else:
         part = run.protocol.reveal(p, x)
     assert part is not None
-    run.results[op.text("name")] = part
+    run.results[op.text("name")] = np.asarray(part)
 
 
 async def _loop(frame: _Frame, i: int, op: Op) -> list[Array]:
@@ -216,7 +225,7 @@ async def _loop(frame: _Frame, i: int, op: Op) -> list[Array]:
     stacks: list[Any] = [None] * len(out_lead)
     for turn in range(length):
         at = length - 1 - turn if op.integer("reverse") else turn
-        slices = [x[(slice(None),) * n + (at,)] for x, n in zip(scanned, lead[consts + carried :], strict=True)]
+        slices = [x[(slice(None),) * n + (at, ...)] for x, n in zip(scanned, lead[consts + carried :], strict=True)]
         outputs = await _sweep(run, body, [*fixed, *carry, *slices], frame.step * length + turn, outermost=False)
         carry = outputs[:carried]
         for k, (y, n) in enumerate(zip(outputs[carried:], out_lead, strict=True)):

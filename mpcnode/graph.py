@@ -4,9 +4,10 @@
     op    ::= %i = name %arg ... {attr value, ...} : type                       arguments come earlier
     graph ::= op ...  -> %output ...
 
-A value's name is its position.  `public` values are known to every party, `arith` values are shared in Z_2^64 as fixed-point numbers with
-F fraction bits, `bit` values are shared in Z_2.  Products add binary points, sums want equal ones, and only `trunc` moves one back, so a
-missing truncation is a type error.  `loop` carries values through a body graph; `get` picks one of its results.
+A value's name is its position.  `public` values are known to every party, `arith` values are shared in Z_2^64 as
+fixed-point numbers with F fraction bits, `bit` values are shared in Z_2.  Products add binary points, sums want equal
+ones, and only `trunc` moves one back, so a missing truncation is a type error.  `loop` carries values through a body
+graph; `get` picks one of its results.
 
 `verify` is run by the compiler after every pass and by a node on receipt, on a graph that it has no reason to trust.
 """
@@ -26,6 +27,7 @@ import numpy.typing as npt
 MAX_ELEMENTS = 1 << 32
 MAX_OPS = 1 << 20
 MAX_DEPTH = 8
+MAX_STEPS = 1 << 40  # iterations of one op, over all the loops around it: they address randomness
 
 
 class GraphError(ValueError):
@@ -97,8 +99,9 @@ class Op(NamedTuple):
 
     @property
     def body(self) -> Graph:
-        """The body of a `loop`: its parameters are consts, carried values and one slice of each scanned value, its outputs the
-        next carried values and one slice of each stacked result."""
+        """The body of a `loop`: its parameters are consts, carried values and one slice of each scanned value, its
+        outputs the next carried values and one slice of each stacked result.
+        """
         value = self.attrs["body"]
         assert isinstance(value, Graph)
         return value
@@ -124,7 +127,7 @@ class Graph(NamedTuple):
                 yield from op.body.walk()
 
 
-# ---- text -------------------------------------------------------------------------------------------------------------------------
+# ---- text ----------------------------------------------------------------------------------------------------------
 def _attr_text(value: Attr, for_people: bool) -> str:
     if isinstance(value, str):
         return json.dumps(value)
@@ -149,7 +152,7 @@ def _lines(graph: Graph, indent: str, for_people: bool) -> Iterator[str]:
     yield f"{indent}-> " + " ".join(f"%{o}" for o in graph.outputs)
 
 
-# ---- the op table ------------------------------------------------------------------------------------------------------------------
+# ---- the op table --------------------------------------------------------------------------------------------------
 PUBLIC, ARITH, BIT = Kind.PUBLIC, Kind.ARITH, Kind.BIT
 Rule: TypeAlias = Callable[[Sequence[Op], Op], Type]
 
@@ -195,7 +198,9 @@ def _const(args: Sequence[Op], op: Op) -> Type:
 
 
 def _lift(args: Sequence[Op], op: Op) -> Type:
-    """A public value as a shared one, so that it can be carried where secrets follow it: kind arith, or bit for zeros and ones."""
+    """A public value as a shared one, so that it can be carried where secrets follow it: kind arith, or bit for zeros
+    and ones.
+    """
     t, kind = args[0].type, op.text("kind")
     _need(t.kind is PUBLIC, "lifts public values only")
     _need(kind == "arith" or (kind == "bit" and t.frac == 0), "kind must be arith, or bit for integers")
@@ -224,20 +229,32 @@ def _broadcast(args: Sequence[Op], op: Op) -> Type:
     """Axis i of the argument becomes axis dims[i] of `shape`; it has that length or 1."""
     t, shape, dims = args[0].type, op.integers("shape"), op.integers("dims")
     _need(len(dims) == len(t.shape), "dims has not one entry an axis")
-    _need(list(dims) == sorted(set(dims)) and all(0 <= d < len(shape) for d in dims), f"dims {list(dims)} do not rise within the shape")
-    _need(all(n in (1, shape[d]) for n, d in zip(t.shape, dims, strict=True)), f"{list(t.shape)} does not spread over {list(shape)}")
+    _need(
+        list(dims) == sorted(set(dims)) and all(0 <= d < len(shape) for d in dims),
+        f"dims {list(dims)} do not rise within the shape",
+    )
+    _need(
+        all(n in (1, shape[d]) for n, d in zip(t.shape, dims, strict=True)),
+        f"{list(t.shape)} does not spread over {list(shape)}",
+    )
     return t._replace(shape=shape)
 
 
 def _slice(args: Sequence[Op], op: Op) -> Type:
     t, start, limit, stride = args[0].type, op.integers("start"), op.integers("limit"), op.integers("stride")
     _need(len(start) == len(limit) == len(stride) == len(t.shape), "start, limit and stride have not one entry an axis")
-    _need(all(0 <= a <= b <= n and s > 0 for a, b, s, n in zip(start, limit, stride, t.shape, strict=True)), "slices outside the value")
+    _need(
+        all(0 <= a <= b <= n and s > 0 for a, b, s, n in zip(start, limit, stride, t.shape, strict=True)),
+        "slices outside the value",
+    )
     return t._replace(shape=tuple(-(-(b - a) // s) for a, b, s in zip(start, limit, stride, strict=True)))
 
 
 def _axes(t: Type, axes: tuple[int, ...]) -> tuple[int, ...]:
-    _need(list(axes) == sorted(set(axes)) and all(0 <= a < len(t.shape) for a in axes), f"axes {list(axes)} are not axes of {list(t.shape)}")
+    _need(
+        list(axes) == sorted(set(axes)) and all(0 <= a < len(t.shape) for a in axes),
+        f"axes {list(axes)} are not axes of {list(t.shape)}",
+    )
     return axes
 
 
@@ -247,14 +264,22 @@ def _concat(args: Sequence[Op], op: Op) -> Type:
     for other in args[1:]:
         _need((other.type.kind, other.type.frac) == (t.kind, t.frac), f"joins {t} and {other.type}")
         _need(len(other.type.shape) == len(t.shape), f"joins {t} and {other.type}")
-        _need(all(a == b for i, (a, b) in enumerate(zip(t.shape, other.type.shape, strict=True)) if i != axis), f"joins {t} and {other.type}")
-    return t._replace(shape=tuple(sum(a.type.shape[i] for a in args) if i == axis else n for i, n in enumerate(t.shape)))
+        _need(
+            all(a == b for i, (a, b) in enumerate(zip(t.shape, other.type.shape, strict=True)) if i != axis),
+            f"joins {t} and {other.type}",
+        )
+    return t._replace(
+        shape=tuple(sum(a.type.shape[i] for a in args) if i == axis else n for i, n in enumerate(t.shape))
+    )
 
 
 def _pad(args: Sequence[Op], op: Op) -> Type:
     """Zeros around the value."""
     t, low, high = args[0].type, op.integers("low"), op.integers("high")
-    _need(len(low) == len(high) == len(t.shape) and min((*low, *high), default=0) >= 0, "low and high have not one entry >= 0 an axis")
+    _need(
+        len(low) == len(high) == len(t.shape) and min((*low, *high), default=0) >= 0,
+        "low and high have not one entry >= 0 an axis",
+    )
     return t._replace(shape=tuple(a + n + b for a, n, b in zip(low, t.shape, high, strict=True)))
 
 
@@ -268,7 +293,9 @@ def _index(t: Type, what: str) -> None:
 
 
 def _take(args: Sequence[Op], op: Op) -> Type:
-    """Along `axis`, the entries whose numbers the second argument holds; numbers out of range are the engine's error."""
+    """Along `axis`, the entries whose numbers the second argument holds; numbers out of range are the engine's
+    error.
+    """
     t, index, axis = args[0].type, args[1].type, op.integer("axis")
     _axes(t, (axis,))
     _index(index, "indices")
@@ -276,7 +303,9 @@ def _take(args: Sequence[Op], op: Op) -> Type:
 
 
 def _dynamic_slice(args: Sequence[Op], op: Op) -> Type:
-    """The block of `sizes` whose corner the second argument holds, one number an axis, clamped so that the block fits."""
+    """The block of `sizes` whose corner the second argument holds, one number an axis, clamped so that the block
+    fits.
+    """
     t, corner, sizes = args[0].type, args[1].type, op.integers("sizes")
     _index(corner, "the corner")
     _need(corner.shape == (len(t.shape),) and len(sizes) == len(t.shape), "wants one number an axis")
@@ -285,7 +314,9 @@ def _dynamic_slice(args: Sequence[Op], op: Op) -> Type:
 
 
 def _dynamic_update(args: Sequence[Op], op: Op) -> Type:
-    """The first argument with a block replaced by the second, at the corner that the third holds, clamped so that it fits."""
+    """The first argument with a block replaced by the second, at the corner that the third holds, clamped so that it
+    fits.
+    """
     t, block, corner = args[0].type, args[1].type, args[2].type
     _index(corner, "the corner")
     _need((t.kind, t.frac) == (block.kind, block.frac), f"puts {block} into {t}")
@@ -313,7 +344,9 @@ def _sum(args: Sequence[Op], op: Op) -> Type:
 
 
 def _scale(args: Sequence[Op], op: Op) -> Type:
-    """The ring element times the integer `by`, read with `frac` more fraction bits: the number times by·2^-frac, exactly."""
+    """The ring element times the integer `by`, read with `frac` more fraction bits: the number times by·2^-frac,
+    exactly.
+    """
     t = args[0].type
     _ring(t)
     _need(-(1 << 63) <= op.integer("by") < 1 << 63, "by is no 64-bit integer")
@@ -328,7 +361,10 @@ def _mul(args: Sequence[Op], op: Op) -> Type:
 def _dot(args: Sequence[Op], op: Op) -> Type:
     """[..., m, k] times [..., k, n], equal leading axes."""
     a, b = args[0].type, args[1].type
-    _need(len(a.shape) == len(b.shape) >= 2 and a.shape[:-2] == b.shape[:-2] and a.shape[-1] == b.shape[-2], f"{a} and {b} do not multiply")
+    _need(
+        len(a.shape) == len(b.shape) >= 2 and a.shape[:-2] == b.shape[:-2] and a.shape[-1] == b.shape[-2],
+        f"{a} and {b} do not multiply",
+    )
     return Type(_ring(a, b), a.frac + b.frac, (*a.shape[:-1], b.shape[-1]))
 
 
@@ -376,7 +412,9 @@ def _select(args: Sequence[Op], op: Op) -> Type:
 def _loop(args: Sequence[Op], op: Op) -> Type:
     consts, carry, length = op.integer("consts"), op.integer("carry"), op.integer("length")
     _need(length >= 1 and op.integer("reverse") in (0, 1), "wants a length >= 1 and reverse 0 or 1")
-    _need(0 <= consts and 0 <= carry and consts + carry <= len(args), "has fewer arguments than consts and carried values")
+    _need(
+        consts >= 0 and carry >= 0 and consts + carry <= len(args), "has fewer arguments than consts and carried values"
+    )
     types = [a.type for a in args]
     _need(all(t.kind is not Kind.TUPLE for t in types), "a loop's results must be picked with get")
     for t in types[consts + carry :]:
@@ -387,11 +425,18 @@ def _loop(args: Sequence[Op], op: Op) -> Type:
     for name in ("input", "reveal"):
         _need(all(o.name != name for o in body.ops), f"{name} stands outside of loops only")
     found = [o for o in body.ops if o.name == "param"]
-    _need([o.integer("index") for o in found] == list(range(len(params))), "the body has not one param an argument, in order")
+    _need(
+        [o.integer("index") for o in found] == list(range(len(params))),
+        "the body has not one param an argument, in order",
+    )
     for param, t in zip(found, params, strict=True):
         _need(param.type == t, f"param {param.integer('index')} is {param.type}, its argument {t}")
-    for o, t in zip(body.outputs, types[consts : consts + carry], strict=False):
-        _need(body.ops[o].type == t, f"carries {t} in and {body.ops[o].type} out")
+    out = [body.ops[o].type for o in body.outputs]
+    for o, t in zip(out, types[consts : consts + carry], strict=False):
+        _need(o == t, f"carries {t} in and {o} out")
+    for t in out[carry:]:
+        _need(t.kind is not Kind.TUPLE, "a loop's results must be picked with get")
+        _need(length * t.size <= MAX_ELEMENTS, f"stacks {t} in {length} steps, which is out of bounds")
     return Type(Kind.TUPLE, 0, ())
 
 
@@ -404,7 +449,9 @@ def _get(args: Sequence[Op], op: Op) -> Type:
 
 
 class Row(NamedTuple):
-    """What the op table knows of an op: how many arguments (None: one and more), its attributes, how its type follows."""
+    """What the op table knows of an op: how many arguments (None: one and more), its attributes, how its type
+    follows.
+    """
 
     arity: int | None
     attrs: Mapping[str, type]
@@ -465,24 +512,33 @@ def _attr_fits(value: Attr, want: type) -> bool:
 
 
 def infer(op: Op, args: Sequence[Op]) -> Type:
-    """The type that the table gives `op` for these arguments.  Raises GraphError (without the op's place; `verify` adds it)."""
+    """The type that the table gives `op` for these arguments.  Raises GraphError (without the op's place; `verify`
+    adds it).
+    """
     row = OPS.get(op.name)
     if row is None:
         raise GraphError("is no op")
-    _need(len(args) == row.arity or (row.arity is None and bool(args)), f"has {len(args)} arguments, not {row.arity or '1 or more'}")
+    _need(
+        len(args) == row.arity or (row.arity is None and bool(args)),
+        f"has {len(args)} arguments, not {row.arity or '1 or more'}",
+    )
     _need(op.attrs.keys() == row.attrs.keys(), f"has attributes {sorted(op.attrs)}, not {sorted(row.attrs)}")
     for key, want in row.attrs.items():
         _need(_attr_fits(op.attrs[key], want), f"attribute {key} is ill-typed")
     found = row.rule(args, op)
     _need(0 <= found.frac < 64, f"binary point {found.frac} is outside 0 to 63")
-    _need(all(type(n) is int and n >= 0 for n in found.shape) and found.size <= MAX_ELEMENTS, f"shape {list(found.shape)} is out of bounds")
+    _need(
+        all(type(n) is int and n >= 0 for n in found.shape) and found.size <= MAX_ELEMENTS,
+        f"shape {list(found.shape)} is out of bounds",
+    )
     return found
 
 
 def verify(graph: Graph) -> None:
     """Check every op against the table, loop bodies included.
 
-    Raises GraphError naming the op: an unknown op, a later argument, wrong arity or attributes, a type that does not follow.
+    Raises GraphError naming the op: an unknown op, a later argument, wrong arity or attributes, a type that does not
+    follow.
     """
     names = [op.text("name") for op in graph.ops if op.name == "reveal" and isinstance(op.attrs.get("name"), str)]
     _need(len(names) == len(set(names)), "two outputs share a name")

@@ -1,7 +1,7 @@
 """One kernel an op.  Local ops are functions on arrays; interactive ones are coroutines of the protocol.
 
-A public value is a uint64 array of its shape; a sharing has a leading axis of parts in front of it, and the same numpy line serves both
-with `lead` axes more (0 or 1).
+A public value is a uint64 array of its shape; a sharing has a leading axis of parts in front of it, and the same
+numpy line serves both with `lead` axes more (0 or 1).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Local: TypeAlias = Callable[[Call], Array]
 Interactive: TypeAlias = Callable[[Call], Kernel[Array]]
 
 
-# ---- structure -----------------------------------------------------------------------------------------------------------------------
+# ---- structure -----------------------------------------------------------------------------------------------------
 def _const(c: Call) -> Array:
     return np.asarray(c.op.value).view(np.uint64)
 
@@ -113,7 +113,7 @@ def _lift(c: Call) -> Array:
     return c.protocol.add_public(c.p, np.zeros((c.protocol.parts(c.p), *x.shape), x.dtype), x)
 
 
-# ---- linear ----------------------------------------------------------------------------------------------------------------------------
+# ---- linear --------------------------------------------------------------------------------------------------------
 def _add(c: Call) -> Array:
     x, y = c.args
     if c.public(0) == c.public(1):
@@ -125,7 +125,9 @@ def _sub(c: Call) -> Array:
     x, y = c.args
     if c.public(0) == c.public(1):
         return np.subtract(x, y)
-    return c.protocol.add_public(c.p, x, np.negative(y)) if c.public(1) else c.protocol.add_public(c.p, np.negative(y), x)
+    return (
+        c.protocol.add_public(c.p, x, np.negative(y)) if c.public(1) else c.protocol.add_public(c.p, np.negative(y), x)
+    )
 
 
 def _neg(c: Call) -> Array:
@@ -154,7 +156,7 @@ def _public_dot(c: Call) -> Array:
     return kernels.matmul(np.broadcast_to(x, (parts, *x.shape[1:])), np.broadcast_to(y, (parts, *y.shape[1:])))
 
 
-# ---- bits ------------------------------------------------------------------------------------------------------------------------------
+# ---- bits ----------------------------------------------------------------------------------------------------------
 def _bits(c: Call) -> tuple[Array, Array]:
     """A sharing of bits and public bits, in this order, of two arguments in any order."""
     x, y = c.args
@@ -181,7 +183,7 @@ def _not(c: Call) -> Array:
     return c.protocol.add_public(c.p, c.args[0], np.uint8(1))  # type: ignore[arg-type]
 
 
-# ---- interactive -----------------------------------------------------------------------------------------------------------------------
+# ---- interactive ---------------------------------------------------------------------------------------------------
 async def _mul(c: Call) -> Array:
     return await c.protocol.mul(c.p, *c.args)
 
@@ -216,13 +218,36 @@ async def _inject(c: Call) -> Array:
 
 
 LOCAL: dict[str, Local] = {
-    "const": _const, "lift": _lift, "reshape": _reshape, "transpose": _transpose, "broadcast": _broadcast, "slice": _slice, "concat": _concat,
-    "pad": _pad, "rev": _rev, "take": _take, "dynamic_slice": _dynamic_slice, "dynamic_update": _dynamic_update,
-    "add": _add, "sub": _sub, "neg": _neg, "sum": _sum, "scale": _scale, "xor": _xor, "not": _not,
-}  # fmt: skip
+    "const": _const,
+    "lift": _lift,
+    "reshape": _reshape,
+    "transpose": _transpose,
+    "broadcast": _broadcast,
+    "slice": _slice,
+    "concat": _concat,
+    "pad": _pad,
+    "rev": _rev,
+    "take": _take,
+    "dynamic_slice": _dynamic_slice,
+    "dynamic_update": _dynamic_update,
+    "add": _add,
+    "sub": _sub,
+    "neg": _neg,
+    "sum": _sum,
+    "scale": _scale,
+    "xor": _xor,
+    "not": _not,
+}
 INTERACTIVE: dict[str, Interactive] = {
-    "mul": _mul, "dot": _dot, "and": _and, "or": _or, "trunc": _trunc, "sign": _sign, "select": _select, "inject": _inject,
-}  # fmt: skip
+    "mul": _mul,
+    "dot": _dot,
+    "and": _and,
+    "or": _or,
+    "trunc": _trunc,
+    "sign": _sign,
+    "select": _select,
+    "inject": _inject,
+}
 PUBLIC_FACTOR: dict[str, Local] = {"mul": _public_mul, "dot": _public_dot, "and": _public_and, "or": _public_or}
 
 

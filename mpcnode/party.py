@@ -1,8 +1,8 @@
 """Who I am, who my peers are, and the randomness that I share with each of them.
 
-Randomness is addressed, not streamed: what two parties draw for (step, op, tile, purpose) is a function of that address and of their pair
-key, and the pair key is bound to (job, attempt).  So parties stay in step however their execution is scheduled, and no mask serves twice:
-a retried attempt has another key.
+Randomness is addressed, not streamed: what two parties draw for (step, op, tile, purpose) is a function of that
+address and of their pair key, and the pair key is bound to (job, attempt).  So parties stay in step however their
+execution is scheduled, and no mask serves twice: a retried attempt has another key.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ SEED_BYTES = 32
 
 
 def pair_key(low_seed: bytes, high_seed: bytes, *, job: str, attempt: int, low: str, high: str) -> bytes:
-    """The 16-byte key of two parties for one attempt: HKDF-SHA256 (RFC 5869) over both sides' fresh seeds, bound to job, attempt and
-    names.  `low` is the party of the lower rank.  Raises ValueError for a seed of another length."""
+    """The 16-byte key of two parties for one attempt: HKDF-SHA256 (RFC 5869) over both sides' fresh seeds, bound to
+    job, attempt and names.  `low` is the party of the lower rank.  Raises ValueError for a seed of another length.
+    """
     if len(low_seed) != SEED_BYTES or len(high_seed) != SEED_BYTES:
         raise ValueError(f"a seed has {SEED_BYTES} bytes")
     info = "\0".join(("mpcnode pair key", job, str(attempt), low, high)).encode()
@@ -31,7 +32,9 @@ def pair_key(low_seed: bytes, high_seed: bytes, *, job: str, attempt: int, low: 
 
 
 class Party:
-    """One party of a run.  rank: its number; names: all parties by rank; keys: the 16-byte key shared with each other rank."""
+    """One party of a run.  rank: its number; names: all parties by rank; keys: the 16-byte key shared with each other
+    rank.
+    """
 
     def __init__(self, rank: int, names: Sequence[str], keys: Mapping[int, bytes]) -> None:
         self.rank = rank
@@ -46,6 +49,12 @@ class Party:
         return Place(self, op, step, 0)
 
     def expand(self, peer: int, nonce: bytes, out: Array) -> Array:
+        """Fill `out` with the key stream that is shared with `peer` at `nonce`.  Raises ValueError for what cannot be
+        filled in place: a numpy scalar or a strided view would be copied, and its owner would go on without a
+        mask.
+        """
+        if not isinstance(out, np.ndarray) or not out.flags.c_contiguous:
+            raise ValueError("randomness fills C-contiguous arrays only")
         return self._prgs[peer].fill(nonce, out)
 
 

@@ -1,6 +1,7 @@
 """Z_2^64 as fixed-point numbers.
 
-A number x is the ring element round(x·2^frac) mod 2^64, read back as a signed integer.  Products add the fraction bits of their factors.
+A number x is the ring element round(x·2^frac) mod 2^64, read back as a signed integer.  Products add the fraction
+bits of their factors.
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ class RangeError(ValueError):
 
 
 def encode(x: npt.ArrayLike, frac: int = FRAC) -> U64:
-    """Numbers -> ring elements with `frac` fraction bits, rounded to the nearest.  Raises RangeError at |x| >= 2^(62-frac) and for NaN;
-    the message holds no element of x."""
+    """Numbers -> ring elements with `frac` fraction bits, rounded to the nearest.  Raises RangeError at |x| >=
+    2^(62-frac) and for NaN; the message holds no element of x.
+    """
     a = np.asarray(x)
     if a.dtype.kind in "iub" and frac == 0:
         return a.astype(np.int64).astype(np.uint64)
     scaled = np.rint(a.astype(np.float64) * float(1 << frac))
     if not bool(np.all(np.abs(scaled) < float(1 << LIMIT_BITS))):
-        raise RangeError(f"a value is not below 2^{LIMIT_BITS - frac} in absolute value, the range of {frac} fraction bits")
+        raise RangeError(
+            f"a value is not below 2^{LIMIT_BITS - frac} in absolute value, the range of {frac} fraction bits"
+        )
     return scaled.astype(np.int64).astype(np.uint64)
 
 

@@ -1,11 +1,14 @@
 """How interactive code stops: one awaitable, and nothing else ever waits.
 
-Protocol code is `async def`, but it is not asyncio: a driver steps it by hand.  The simulator connects the parties' coroutines in one
-thread; a node connects one of them to its links.  A kernel can stop for three reasons:
+Protocol code is `async def`, but it is not asyncio: a driver steps it by hand.  The simulator connects the parties'
+coroutines in one thread; a node connects one of them to its links.  A kernel can stop for three reasons:
 
-- `exchange`: the end of a round.  What it sent and what it waits for travel with those of every other kernel that stops here.
-- `post`: something for this round is ready to leave; the kernel goes on at once, so that sending it overlaps computing the next.
-- `deal`: input-independent material from a helper that runs ahead; a channel of its own, and no round, since nobody answers.
+- `exchange`: the end of a round.  What it sent and what it waits for travel with those of every other kernel that
+  stops here.
+- `post`: something for this round is ready to leave; the kernel goes on at once, so that sending it overlaps
+  computing the next.
+- `deal`: input-independent material from a helper that runs ahead; a channel of its own, and no round, since nobody
+  answers.
 
 Rule: all parties stop equally often for `exchange` in a kernel (an empty one is allowed), whatever the data.
 """
@@ -103,7 +106,9 @@ async def advance(kernel: Kernel[Any], got: Inbox | None) -> Finished | Sequence
 
 
 class Lockstep:
-    """Kernels that run side by side: their n-th exchanges share a round.  Arrays to one peer leave in the order of `add`."""
+    """Kernels that run side by side: their n-th exchanges share a round.  Arrays to one peer leave in the order of
+    `add`.
+    """
 
     def __init__(self) -> None:
         self._waiting: list[tuple[int, Kernel[Any], int]] = []  # key, kernel, number of arrays it waits for
@@ -123,9 +128,8 @@ class Lockstep:
 
     async def turn(self) -> list[tuple[int, Kernel[Any], Inbox]]:
         """End the round for all: the kernels with what they received, in order; each is to be added again."""
-        waiting, recv = self._waiting, self._recv
-        self._waiting, self._recv = [], []
-        got = await exchange((), recv)
+        got = await exchange((), self._recv)  # if it fails, `close` still knows who waits
+        waiting, self._waiting, self._recv = self._waiting, [], []
         resumed, at = [], 0
         for key, kernel, count in waiting:
             resumed.append((key, kernel, got[at : at + count]))

@@ -1,7 +1,7 @@
 """All parties in one thread: what tests, `coordinator simulate` and curious people run.
 
-The simulator delivers messages in order, counts rounds and bytes, holds the parties to the same number of rounds, and lets a hook see,
-change or drop every message.
+The simulator delivers messages in order, counts rounds and bytes, holds the parties to the same number of rounds, and
+lets a hook see, change or drop every message.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ T = TypeVar("T")
 
 
 class OutOfStep(RuntimeError):
-    """Parties do not send what their peers expect, or stop for a different number of rounds: a bug of a kernel, or a tampered run."""
+    """Parties do not send what their peers expect, or stop for a different number of rounds: a bug of a kernel, or a
+    tampered run.
+    """
 
 
 class Message(NamedTuple):
@@ -67,7 +69,9 @@ class _Wires:
                 self._queues[source, send.peer, message.dealt].append(delivered)
 
     def take(self, rank: int, what: Exchange) -> list[Array] | None:
-        """What `rank` waits for, or None while something is missing.  Raises OutOfStep for an array that it does not expect."""
+        """What `rank` waits for, or None while something is missing.  Raises OutOfStep for an array that it does not
+        expect.
+        """
         dealt = what.when is When.DEAL
         need: dict[int, int] = defaultdict(int)
         for due in what.recv:
@@ -87,7 +91,9 @@ class _Wires:
 
 
 def run(kernels: Sequence[Kernel[T]], tap: Tap | None = None) -> tuple[list[T], Traffic]:
-    """Step the parties' coroutines until all have returned.  Raises OutOfStep when they cannot go on or were not in step."""
+    """Step the parties' coroutines until all have returned.  Raises OutOfStep when they cannot go on or were not in
+    step.
+    """
     wires = _Wires(tap)
     results: dict[int, T] = {}
     waiting: dict[int, Exchange] = {}
@@ -193,4 +199,16 @@ def simulate(
     return Result(outputs, traffic)
 
 
-__all__ = ["Message", "OutOfStep", "Result", "Send", "SimulatedHooks", "Tap", "Traffic", "decode", "parties", "run", "simulate"]
+__all__ = [
+    "Message",
+    "OutOfStep",
+    "Result",
+    "Send",
+    "SimulatedHooks",
+    "Tap",
+    "Traffic",
+    "decode",
+    "parties",
+    "run",
+    "simulate",
+]

@@ -1,8 +1,9 @@
 """The definition of every kernel, in numpy.  `native.c` computes the same, faster; a test holds it to this file.
 
-Conventions.  Ring elements are uint64 and wrap (Z_2^64).  Elementwise kernels take C-contiguous arrays of one shape; `matmul` takes any
-strides.  Bit planes are uint64[planes, words]: element e of a plane is bit e % 64 of word e // 64, and words = ceil(elements / 64); what
-stands behind the last element is unspecified.  `first` tells the one evaluator that adds the public terms (the braces of docs/design.md).
+Conventions.  Ring elements are uint64 and wrap (Z_2^64).  Elementwise kernels take C-contiguous arrays of one shape;
+`matmul` takes any strides.  Bit planes are uint64[planes, words]: element e of a plane is bit e % 64 of word e // 64,
+and words = ceil(elements / 64); what stands behind the last element is unspecified.  `first` tells the one evaluator
+that adds the public terms (the braces of docs/design.md).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def threads() -> int:
     return 1
 
 
-# ---- ring products -----------------------------------------------------------------------------------------------------------
+# ---- ring products -------------------------------------------------------------------------------------------------
 def matmul(a: U64, b: U64) -> U64:
     """a @ b mod 2^64.  a: [..., m, k], b: [..., k, n] with equal leading axes, any strides; result C-contiguous."""
     return np.matmul(a, b)
@@ -54,15 +55,18 @@ def mul_share(mx: U64, lx: U64, my: U64, ly: U64, gamma: U64, mask: U64, *, firs
     return s
 
 
-# ---- exact truncation ----------------------------------------------------------------------------------------------------------
+# ---- exact truncation ----------------------------------------------------------------------------------------------
 def trunc_deal(r: U64, by: int, wrap: npt.DTypeLike) -> tuple[U64, Unsigned]:
-    """(r >> by, r >> 63): what the helper deals for a truncation; the second in the unsigned dtype `wrap` (at least `by` bits)."""
+    """(r >> by, r >> 63): what the helper deals for a truncation; the second in the unsigned dtype `wrap` (at least
+    `by` bits).
+    """
     return r >> np.uint64(by), (r >> np.uint64(63)).astype(wrap)
 
 
 def trunc_share(c: U64, t: U64, b: Unsigned, mask: U64, by: int, *, first: bool) -> U64:
-    """One evaluator's message for a truncation, for c = z + r, |z| < 2^62, 1 <= by <= 62, t a share of r >> by and b of r >> 63:
-    mask - t + (1 - (c' >> 63))·2^(64-by)·b {+ (c' >> by) - 2^(62-by)}  with c' = c + 2^62."""
+    """One evaluator's message for a truncation, for c = z + r, |z| < 2^62, 1 <= by <= 62, t a share of r >> by and b
+    of r >> 63: mask - t + (1 - (c' >> 63))·2^(64-by)·b {+ (c' >> by) - 2^(62-by)}  with c' = c + 2^62.
+    """
     shifted = c + np.uint64(1 << 62)
     no_top = np.uint64(1) - (shifted >> np.uint64(63))
     w = mask - t + ((no_top * b.astype(np.uint64)) << np.uint64(64 - by))
@@ -71,7 +75,7 @@ def trunc_share(c: U64, t: U64, b: Unsigned, mask: U64, by: int, *, first: bool)
     return w
 
 
-# ---- a masked bit times a ring element ---------------------------------------------------------------------------------------------
+# ---- a masked bit times a ring element -----------------------------------------------------------------------------
 def select_share(bit: U8, mw: U64, lw: U64, beta: U64, beta_lw: U64, mask: U64, *, first: bool) -> U64:
     """One evaluator's message for b·w, where bit = b ^ β is public, beta a share of β and beta_lw one of β·λ_w:
     mask - bit·lw + (1 - 2·bit)·(beta·mw - beta_lw) {+ bit·mw}."""
@@ -91,7 +95,7 @@ def inject_share(bit: U8, beta: U64, mask: U64, *, first: bool) -> U64:
     return s
 
 
-# ---- bit planes ----------------------------------------------------------------------------------------------------------------------
+# ---- bit planes ----------------------------------------------------------------------------------------------------
 def words(elements: int) -> int:
     """Words of a plane of that many elements."""
     return -(-elements // 64)
@@ -119,7 +123,7 @@ def to_planes(x: U64, lo: int, hi: int) -> U64:
     return _rows([pack_bits(((x >> np.uint64(i)) & np.uint64(1)).astype(np.uint8)) for i in range(lo, hi)], words(x.size))
 
 
-# ---- comparison leaves: [C < rho] and [C = rho] on chunks of 4 bits -----------------------------------------------------------------------
+# ---- comparison leaves: [C < rho] and [C = rho] on chunks of 4 bits ------------------------------------------------
 def chunks(bits: int) -> list[tuple[int, int]]:
     """(first bit, width) of each chunk of a number of that many bits, from the lowest; the last may be narrower."""
     return [(lo, min(CHUNK, bits - lo)) for lo in range(0, bits, CHUNK)]
@@ -131,8 +135,9 @@ def leaf_rows(bits: int) -> int:
 
 
 def leaf_deal(rho: U64) -> U64:
-    """The monomials of each chunk's bits.  rho: uint64[bits, words] -> uint64[leaf_rows(bits), words]; in a chunk's block, row s - 1 is
-    the product of the bits in the set s (bit i of s stands for bit i of the chunk)."""
+    """The monomials of each chunk's bits.  rho: uint64[bits, words] -> uint64[leaf_rows(bits), words]; in a chunk's
+    block, row s - 1 is the product of the bits in the set s (bit i of s stands for bit i of the chunk).
+    """
     rows: list[U64] = []
     for lo, width in chunks(len(rho)):
         block: list[U64] = []
@@ -145,8 +150,10 @@ def leaf_deal(rho: U64) -> U64:
 
 
 def leaf_share(c: U64, monomials: U64, *, first: bool) -> tuple[U64, U64]:
-    """Xor shares of [C < rho] and [C = rho] for every chunk.  c: uint64[bits, words], public; monomials: xor shares of `leaf_deal(rho)`.
-    Returns lt, eq: uint64[chunks, words].  With n_i = 1 ^ c_i: eq = prod_i (n_i ^ rho_i), lt = sum_i n_i·rho_i·prod_{j>i} (n_j ^ rho_j)."""
+    """Xor shares of [C < rho] and [C = rho] for every chunk.  c: uint64[bits, words], public; monomials: xor shares
+    of `leaf_deal(rho)`. Returns lt, eq: uint64[chunks, words].  With n_i = 1 ^ c_i: eq = prod_i (n_i ^ rho_i), lt =
+    sum_i n_i·rho_i·prod_{j>i} (n_j ^ rho_j).
+    """
     lt: list[U64] = []
     eq: list[U64] = []
     row = 0
@@ -174,18 +181,21 @@ def leaf_share(c: U64, monomials: U64, *, first: bool) -> tuple[U64, U64]:
     return _rows(lt, c.shape[1]), _rows(eq, c.shape[1])
 
 
-# ---- comparison gates: 2 to 4 neighbouring (lt, eq) pairs into one --------------------------------------------------------------------------
+# ---- comparison gates: 2 to 4 neighbouring (lt, eq) pairs into one -------------------------------------------------
 @lru_cache(maxsize=None)
 def gate_sums(fan: int, with_eq: bool) -> tuple[tuple[tuple[int, ...], ...], ...]:
-    """The gate as sums of products of its inputs, which are numbered lt_0 .. lt_{fan-1}, eq_0 .. eq_{fan-1} (0 the lowest chunk):
-    lt = xor_k lt_k·prod_{j>k} eq_j, and with `with_eq` also eq = prod_j eq_j."""
+    """The gate as sums of products of its inputs, which are numbered lt_0 .. lt_{fan-1}, eq_0 .. eq_{fan-1} (0 the
+    lowest chunk): lt = xor_k lt_k·prod_{j>k} eq_j, and with `with_eq` also eq = prod_j eq_j.
+    """
     lt = tuple((k, *(fan + j for j in range(k + 1, fan))) for k in range(fan))
     return (lt, (tuple(fan + j for j in range(fan)),)) if with_eq else (lt,)
 
 
 @lru_cache(maxsize=None)
 def gate_products(fan: int, with_eq: bool) -> tuple[tuple[int, ...], ...]:
-    """The products of two and more input masks that the helper deals for a gate, in dealing order (by size, then by inputs)."""
+    """The products of two and more input masks that the helper deals for a gate, in dealing order (by size, then by
+    inputs).
+    """
     found = {
         part
         for output in gate_sums(fan, with_eq)
@@ -204,9 +214,11 @@ def gate_deal(masks: U64, *, with_eq: bool) -> U64:
 
 
 def gate_share(m: U64, masks: U64, products: U64, *, with_eq: bool, first: bool) -> U64:
-    """Xor shares of a gate's outputs.  m: uint64[2·fan, words], the masked inputs; masks: this evaluator's xor shares of their masks;
-    products: its xor shares of `gate_deal`.  Returns uint64[1 or 2, words]: lt and, `with_eq`, eq.
-    Each term prod_i (m_i ^ mask_i) is expanded over the subsets of its inputs (ABY2.0, section 3.1.4, multi-input AND)."""
+    """Xor shares of a gate's outputs.  m: uint64[2·fan, words], the masked inputs; masks: this evaluator's xor shares
+    of their masks; products: its xor shares of `gate_deal`.  Returns uint64[1 or 2, words]: lt and, `with_eq`, eq.
+    Each term prod_i (m_i ^ mask_i) is expanded over the subsets of its inputs (ABY2.0, section 3.1.4, multi-input
+    AND).
+    """
     fan = len(m) // 2
     row = {part: i for i, part in enumerate(gate_products(fan, with_eq))}
     outputs = []

@@ -1,7 +1,8 @@
-"""Protocols: how parties compute on shares.  One file each, all behind `Protocol`, all before the same conformance suite.
+"""Protocols: how parties compute on shares.  One file each, all behind `Protocol`, all before the same conformance
+suite.
 
-A sharing is an array whose first axis is the parts that this party holds, so linear and structural ops are one numpy line for every
-protocol.  A sharing is never changed once it is made.
+A sharing is an array whose first axis is the parts that this party holds, so linear and structural ops are one numpy
+line for every protocol.  A sharing is never changed once it is made.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ Sharing: TypeAlias = Array
 
 
 class Cost(NamedTuple):
-    """What one execution of an op costs.  Declared beside the kernels; the conformance suite holds it to the simulator's counters."""
+    """What one execution of an op costs.  Declared beside the kernels; the conformance suite holds it to the
+    simulator's counters.
+    """
 
     rounds: int = 0
     swap_bytes: int = 0  # that every evaluator sends to every other evaluator
@@ -37,8 +40,10 @@ class Cost(NamedTuple):
 
 
 class Protocol(ABC):
-    """The ops that need a protocol.  x, y, w: sharings of arith values (uint64), b: of bits (uint8, 0 and 1); shapes as in the graph,
-    after the leading axis of parts.  Coroutines stop for rounds (see rounds.py); the others are local."""
+    """The ops that need a protocol.  x, y, w: sharings of arith values (uint64), b: of bits (uint8, 0 and 1); shapes
+    as in the graph, after the leading axis of parts.  Coroutines stop for rounds (see rounds.py); the others are
+    local.
+    """
 
     name: ClassVar[str]
     paper: ClassVar[str]
@@ -67,7 +72,9 @@ class Protocol(ABC):
 
     @abstractmethod
     def reveal(self, p: Place, x: Sharing) -> Array | None:
-        """This evaluator's additive (bits: xor) part of x, for a recipient outside of the protocol; parts hold nothing but x."""
+        """This evaluator's additive (bits: xor) part of x, for a recipient outside of the protocol; parts hold
+        nothing but x.
+        """
 
     @abstractmethod
     async def mul(self, p: Place, x: Sharing, y: Sharing) -> Sharing:

@@ -1,4 +1,6 @@
-"""No secrets: every party holds every value.  The reference that every other protocol is tested against; not for real data."""
+"""No secrets: every party holds every value.  The reference that every other protocol is tested against; not for real
+data.
+"""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
 """The sign of a masked value: a millionaires' tree, dealt instead of by oblivious transfer.
 
-After CrypTFlow2 (Rathee et al., CCS 2020, ePrint 2020/1002, section 3.1): [C < ρ] and [C = ρ] on chunks of 4 bits are the leaves, and
-neighbouring chunks merge by lt = lt_hi ^ eq_hi·lt_lo, eq = eq_hi·eq_lo.  Where we depart from it: C = m is public to the evaluators and
-ρ = λ is known to the helper, so a leaf needs no transfer but xor shares of the monomials of the chunk's bits of ρ; and up to 4 nodes
-merge in one gate, expanded over m ^ λ as in ABY2.0's multi-input AND.  All of it is dealt in one message ahead of the computation.
+After CrypTFlow2 (Rathee et al., CCS 2020, ePrint 2020/1002, section 3.1): [C < ρ] and [C = ρ] on chunks of 4 bits are
+the leaves, and neighbouring chunks merge by lt = lt_hi ^ eq_hi·lt_lo, eq = eq_hi·eq_lo.  Where we depart from it: C =
+m is public to the evaluators and ρ = λ is known to the helper, so a leaf needs no transfer but xor shares of the
+monomials of the chunk's bits of ρ; and up to 4 nodes merge in one gate, expanded over m ^ λ as in ABY2.0's
+multi-input AND.  All of it is dealt in one message ahead of the computation.
 
-Everything here is bit planes, uint64[rows, words]; the nodes of a level are rows lt_0 .. lt_{c-1}, eq_1 .. eq_{c-1} (nobody asks the
-lowest node's eq).
+Everything here is bit planes, uint64[rows, words]; the nodes of a level are rows lt_0 .. lt_{c-1}, eq_1 .. eq_{c-1}
+(nobody asks the lowest node's eq).
 """
 
 from __future__ import annotations
@@ -41,11 +42,15 @@ class Level(NamedTuple):
 
     gates: tuple[Gate, ...]
     opened: int  # rows
-    merge: npt.NDArray[np.intp] | None  # the next level's rows among this level's and then the opened ones; None: the opened ones
+    merge: (
+        npt.NDArray[np.intp] | None
+    )  # the next level's rows among this level's and then the opened ones; None: the opened ones
 
 
 class Tree(NamedTuple):
-    """The comparison of two numbers of a given width: dealt are the leaves' monomials, the gates' products, and the top bit of ρ."""
+    """The comparison of two numbers of a given width: dealt are the leaves' monomials, the gates' products, and the
+    top bit of ρ.
+    """
 
     leaves: int  # dealt rows
     opened: int  # rows that the leaves open
@@ -111,7 +116,9 @@ async def sign_planes(p: Place, tile: int, x: Array, lo: int) -> list[U64]:
 
 
 async def _deal_sign(p: Place, tile: int, rho: U64, top: U64) -> U64:
-    """The helper deals the leaves' monomials, every gate's products and λ's top bit; it ends as many rounds as the evaluators."""
+    """The helper deals the leaves' monomials, every gate's products and λ's top bit; it ends as many rounds as the
+    evaluators.
+    """
     bits, words = rho.shape
     t = tree(bits)
     dealt = np.empty((t.dealt, words), np.uint64)
@@ -144,7 +151,9 @@ async def _evaluate_sign(p: Place, tile: int, c: U64, top: U64) -> list[U64]:
         opened_mask = _mask(p, 1 + i, level.opened, words)
         share = np.empty((level.opened, words), np.uint64)
         for g in level.gates:
-            share[g.outputs] = kernels.gate_share(m[g.inputs], mask[g.inputs], dealt[g.dealt], with_eq=g.with_eq, first=first)
+            share[g.outputs] = kernels.gate_share(
+                m[g.inputs], mask[g.inputs], dealt[g.dealt], with_eq=g.with_eq, first=first
+            )
         share ^= opened_mask
         if i == len(t.levels) - 1:
             share ^= dealt[-1]

@@ -1,8 +1,8 @@
 """What protocols with a dealing helper are made of: fresh masks, dealt shares, swapping, tiling.
 
-H knows the masks and never a masked value, so it receives nothing and runs ahead.  `[v]` says: H knows v and deals it: all evaluators but
-one, the payee, expand their additive (xor) share from their pair key with H, and the payee is sent the rest.  The payee rotates by op, step
-and tile, so H's links carry equal load.
+H knows the masks and never a masked value, so it receives nothing and runs ahead.  `[v]` says: H knows v and deals
+it: all evaluators but one, the payee, expand their additive (xor) share from their pair key with H, and the payee is
+sent the rest.  The payee rotates by op, step and tile, so H's links carry equal load.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ from mpcnode.rounds import Array, Kernel, deal, exchange, par
 
 HELPER, FIRST = 0, 1  # ranks; the evaluators are 1 .. n
 TILE = 1 << 16  # elements: temporaries stay in cache, and a tile travels while the next one is computed
-MASK, REVEAL, LEVEL, DEALT = 0, 1, 2, 16  # purposes of common randomness; LEVEL + i: a comparison's level i, DEALT + k: dealt value k
+MASK, REVEAL, LEVEL, DEALT = (
+    0,
+    1,
+    2,
+    16,
+)  # purposes of common randomness; LEVEL + i: a comparison's level i, DEALT + k: dealt value k
 
 Like: TypeAlias = "tuple[npt.DTypeLike, tuple[int, ...]]"  # dtype and shape of a dealt value
 
@@ -48,7 +53,7 @@ async def give(p: Place, tile: int, values: Sequence[Array], xor: bool = False) 
     payee = _payee(p, tile)
     minus = np.bitwise_xor if xor else np.subtract
     for k, v in enumerate(values):
-        part = np.empty_like(v)
+        part = np.empty(v.shape, v.dtype)
         for i in range(FIRST, p.size):
             if i != payee:
                 minus(v, p.common(i, DEALT + k, part), out=v)

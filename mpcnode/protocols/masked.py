@@ -1,14 +1,15 @@
-"""Masked evaluation with a helper: n >= 2 evaluators compute on masked values, a helper deals correlated randomness ahead of them.
+"""Masked evaluation with a helper: n >= 2 evaluators compute on masked values, a helper deals correlated randomness
+ahead of them.
 
-Family: ASTRA (Chaudhari, Choudhury, Patra, Suresh, CCSW 2019), Trio (Harth-Kitzerow et al., ePrint 2024/386), gates of fan-in 4 as in
-ABY2.0 (Patra, Schneider, Suresh, Yalame, USENIX Security 2021), generalised to n evaluators.
+Family: ASTRA (Chaudhari, Choudhury, Patra, Suresh, CCSW 2019), Trio (Harth-Kitzerow et al., ePrint 2024/386), gates
+of fan-in 4 as in ABY2.0 (Patra, Schneider, Suresh, Yalame, USENIX Security 2021), generalised to n evaluators.
 
-A value x of Z_2^64 is shared as m = x + λ, known to every evaluator, and λ = Σ λ_i, where λ_i is known to evaluator E_i and to the helper H
-(from their pair key, so masks cost no message).  E_i holds the parts (m, λ_i), H the part (λ).  Bits are shared likewise under xor.
-Linear ops are local on every part; a constant touches m only.
+A value x of Z_2^64 is shared as m = x + λ, known to every evaluator, and λ = Σ λ_i, where λ_i is known to evaluator
+E_i and to the helper H (from their pair key, so masks cost no message).  E_i holds the parts (m, λ_i), H the part
+(λ).  Bits are shared likewise under xor. Linear ops are local on every part; a constant touches m only.
 
-H knows the masks and never a masked value, so it receives nothing and runs ahead.  `[v]` says: H knows v and deals shares of it (see
-dealing.py).  The term in braces in a formula is E_1's alone (`first`).
+H knows the masks and never a masked value, so it receives nothing and runs ahead.  `[v]` says: H knows v and deals
+shares of it (see dealing.py).  The term in braces in a formula is E_1's alone (`first`).
 """
 
 from __future__ import annotations
@@ -23,8 +24,23 @@ from mpcnode.graph import Kind, Op, Type
 from mpcnode.party import Place
 from mpcnode.protocols import Cost, Protocol, Sharing
 from mpcnode.protocols import comparison as compare
-from mpcnode.protocols.dealing import FIRST, HELPER, MASK, REVEAL, TILE, flat, fresh, give, swap, take, tiled, tiles, total
+from mpcnode.protocols.dealing import (
+    FIRST,
+    HELPER,
+    MASK,
+    REVEAL,
+    TILE,
+    flat,
+    fresh,
+    give,
+    swap,
+    take,
+    tiled,
+    tiles,
+    total,
+)
 from mpcnode.rounds import Array, exchange
+
 
 class Masked(Protocol):
     """See the module's head.  H holds 1 part (λ), an evaluator 2 (m, λ_i)."""
@@ -32,8 +48,8 @@ class Masked(Protocol):
     name: ClassVar[str] = "masked"
     paper: ClassVar[str] = "ASTRA (CCSW 2019), Trio (ePrint 2024/386), ABY2.0 (USENIX Security 2021)"
     threat_model: ClassVar[str] = (
-        "passive: parties follow the protocol; the helper alone learns nothing, all evaluators but one together learn nothing, "
-        "and the helper together with an evaluator would learn the data"
+        "passive: parties follow the protocol; the helper alone learns nothing, all evaluators but one together learn "
+        "nothing, and the helper together with an evaluator would learn the data"
     )
     helpers: ClassVar[int] = 1
 
@@ -48,21 +64,21 @@ class Masked(Protocol):
         """Local: a constant touches m only."""
         if p.rank == HELPER:
             return x
-        m = x[0] ^ c if x.dtype == np.uint8 else x[0] + c
+        m = x[0] ^ c if x.dtype == np.uint8 else np.add(x[0], c)
         return np.stack([m, x[1]])
 
     async def share(self, p: Place, owner: int, shape: tuple[int, ...], value: Array | None) -> Sharing:
         """λ = λ_D alone when an evaluator D owns the value, else all λ_i; the owner sends m.  1 round."""
         out = np.zeros((self.parts(p), *shape), np.uint64)
         if owner == HELPER:
-            fresh(p, out[-1])
+            fresh(p, out[-1, ...])
         elif p.rank == owner:
-            p.common(HELPER, MASK, out[1])
+            p.common(HELPER, MASK, out[1, ...])
         elif p.rank == HELPER:
-            p.common(owner, MASK, out[0])
+            p.common(owner, MASK, out[0, ...])
         if p.rank == owner:
             assert value is not None
-            m = np.ascontiguousarray(value + out[-1])
+            m = np.array(np.add(value, out[-1]), order="C")
             await exchange([p.to(i, m) for i in range(FIRST, p.size) if i != owner])
             if p.rank != HELPER:
                 out[0] = m
@@ -78,18 +94,25 @@ class Masked(Protocol):
             await exchange()
             return None
         value = np.array(x[0])
-        for mask in (x[1], *await swap(p, np.ascontiguousarray(x[1]))):
-            value = value ^ mask if x.dtype == np.uint8 else value - mask
+        for mask in (x[1], *await swap(p, np.array(x[1], order="C"))):
+            if x.dtype == np.uint8:
+                value ^= mask
+            else:
+                value -= mask
         return value
 
     def reveal(self, p: Place, x: Sharing) -> Array | None:
-        """{m} - λ_i + ζ_i with Σ ζ_i = 0 from the evaluators' pair keys: beyond their sum the parts are uniform, so a recipient, even one
-        that is an evaluator itself, learns x and no mask.  Local."""
+        """{m} - λ_i + ζ_i with Σ ζ_i = 0 from the evaluators' pair keys: beyond their sum the parts are uniform, so a
+        recipient, even one that is an evaluator itself, learns x and no mask.  Local.
+        """
         if p.rank == HELPER:
             return None
         bits = x.dtype == np.uint8
-        part = (x[1] if bits else np.uint64(0) - x[1]) if p.rank != FIRST else (x[0] ^ x[1] if bits else x[0] - x[1])
-        part = np.array(part)
+        part = np.array(x[0] if p.rank == FIRST else np.zeros_like(x[1]))
+        if bits:
+            part ^= x[1]
+        else:
+            part -= x[1]
         for i in range(FIRST, p.size):
             if i == p.rank:
                 continue
@@ -121,7 +144,9 @@ class Masked(Protocol):
         return out.reshape(x.shape)
 
     async def dot(self, p: Place, x: Sharing, y: Sharing) -> Sharing:
-        """As `mul` with f the matrix product: E_1 computes mx·(my - λy_1) - λx_1·my, the others - mx·λy_i - λx_i·my.  1 round."""
+        """As `mul` with f the matrix product: E_1 computes mx·(my - λy_1) - λx_1·my, the others - mx·λy_i - λx_i·my.
+        1 round.
+        """
         out = np.empty((*x.shape[:-1], y.shape[-1]), np.uint64)
         first = p.rank == FIRST
         right = y[0] if p.rank == HELPER else y[0] - y[1] if first else y[1]
@@ -167,9 +192,11 @@ class Masked(Protocol):
         return out.reshape(b.shape)
 
     async def trunc(self, p: Place, x: Sharing, by: int) -> Sharing:
-        """[t = r >> f], [b = r >> 63] with r = λ;  c' = m + 2^62;  w_i = λ'_i - t_i + (1 - (c' >> 63))·2^(64-f)·b_i {+ (c' >> f) - 2^(62-f)};
-        m' = Σ w_i.  1 round.  One bit of slack: Dalskov, Escudero, Keller (ePrint 2019/131, section 3), with the wrap bit dealt, so that
-        there is no rare large error; rounding is stochastic and unbiased."""
+        """[t = r >> f], [b = r >> 63] with r = λ;  c' = m + 2^62;  w_i = λ'_i - t_i + (1 - (c' >> 63))·2^(64-f)·b_i
+        {+ (c' >> f) - 2^(62-f)}; m' = Σ w_i.  1 round.  One bit of slack: Dalskov, Escudero, Keller (ePrint 2019/131,
+        section 3), with the wrap bit dealt, so that there is no rare large error; rounding is stochastic and
+        unbiased.
+        """
         a = flat(x)
         out = np.empty(a.shape, np.uint64)
         wrap = wrap_dtype(by)
@@ -188,7 +215,9 @@ class Masked(Protocol):
         return out.reshape(x.shape)
 
     async def sign(self, p: Place, x: Sharing, lo: int) -> Sharing:
-        """msb(m) ^ msb(λ) ^ [m mod 2^63 < λ mod 2^63], the comparison by a tree of dealt leaves and gates: see comparison.py."""
+        """msb(m) ^ msb(λ) ^ [m mod 2^63 < λ mod 2^63], the comparison by a tree of dealt leaves and gates: see
+        comparison.py.
+        """
         a = flat(x)
         out = np.empty(a.shape, np.uint8)
 
@@ -201,7 +230,9 @@ class Masked(Protocol):
         return out.reshape(x.shape)
 
     async def select(self, p: Place, b: Sharing, w: Sharing, keep: int) -> Sharing:
-        """[β], [β·λ_w] for b = m_b ^ β;  o_i = λ'_i - m_b·λw_i + (1 - 2m_b)·(β_i·m_w - (βλ_w)_i) {+ m_b·m_w};  m' = Σ o_i.  1 round."""
+        """[β], [β·λ_w] for b = m_b ^ β;  o_i = λ'_i - m_b·λw_i + (1 - 2m_b)·(β_i·m_w - (βλ_w)_i) {+ m_b·m_w};  m' = Σ
+        o_i.  1 round.
+        """
         bits, a = flat(b), flat(w)
         out = np.empty(a.shape, np.uint64)
 
@@ -239,11 +270,14 @@ class Masked(Protocol):
         return out.reshape(b.shape)
 
     def cost(self, op: Op, args: Sequence[Type], size: int) -> Cost:
-        """Per element, n = 2, swap / deal bytes / rounds: mul and dot 8/8/1, trunc by 18 8/12/1, sign of 45 bits 3.8/30.6/3, select 8/16/1,
-        inject 8/8/1, and 1/8 and 1/8, /1."""
+        """Per element, n = 2, swap / deal bytes / rounds: mul and dot 8/8/1, trunc by 18 8/12/1, sign of 45 bits
+        3.8/30.6/3, select 8/16/1, inject 8/8/1, and 1/8 and 1/8, /1.
+        """
         n = op.type.size
         if op.name == "input":
-            return Cost(rounds=1, owner_bytes=8 * n * (size - 2))  # of an evaluator's input; a helper's goes to one party more
+            return Cost(
+                rounds=1, owner_bytes=8 * n * (size - 2)
+            )  # of an evaluator's input; a helper's goes to one party more
         if any(a.kind is Kind.PUBLIC for a in args):
             return Cost()
         match op.name:
@@ -274,4 +308,3 @@ def row_tiles(shape: tuple[int, ...]) -> list[slice]:
     rows = shape[-2]
     step = max(1, TILE * rows // max(1, int(np.prod(shape))))
     return [slice(a, min(a + step, rows)) for a in range(0, rows, step)] or [slice(0, 0)]
-
