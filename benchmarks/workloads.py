@@ -16,7 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 import optax
+from sklearn.datasets import load_breast_cancer
 
+from coordinator.client import Client
+from coordinator.compiled import Compiled
+from coordinator.jobfile import Plan
 from coordinator.lower.builder import Builder, Value
 from mpcnode.graph import Graph, Kind, Type, verify
 from mpcnode.ring import FRAC
@@ -25,14 +29,14 @@ OWNER_X, OWNER_Y, RECIPIENT = "clinic_a", "clinic_b", "analyst"
 
 
 class Workload(NamedTuple):
-    """data: the owners' arrays by (owner, dataset); graph: `repetitions` of the measured operation, one after the
-    other.
+    """data: the owners' arrays by (owner, dataset); compile: so many repetitions of the measured operation, one after
+    the other.
     """
 
     name: str
     what: str
     data: dict[tuple[str, str], npt.NDArray[np.float64]]
-    graph: Callable[[int], Graph]
+    compile: Callable[[Client, int], Compiled]
     short: int
     long: int
     peers: dict[str, float]  # seconds that other systems took on the machine named in the README of benchmarks
@@ -62,6 +66,11 @@ def repeated(shapes: list[tuple[int, int]], step: Callable[..., Value], length: 
     graph = b.graph()
     verify(graph)
     return graph
+
+
+def direct(name: str, graph: Graph) -> Compiled:
+    """A graph that was written by hand, as a job."""
+    return Compiled(Plan(name, FRAC, {}, {}), {"final": graph}, f"benchmark {name}")
 
 
 def _mul(b: Builder, x: Value, y: Value) -> Value:
@@ -101,7 +110,7 @@ def micro() -> list[Workload]:
             (owner, f"d{i}"): rng.uniform(-1, 1, shape) * scale
             for i, (owner, shape) in enumerate(zip((OWNER_X, OWNER_Y), shapes, strict=False))
         }
-        return Workload(name, what, data, lambda n: repeated(shapes, step, n), *runs, peers)
+        return Workload(name, what, data, lambda _, n: direct(name, repeated(shapes, step, n)), *runs, peers)
 
     million = (1000, 1000)
     return [
@@ -195,3 +204,78 @@ def perceptron(
         return {"corner": params[0][0][:1, :1]}
 
     return program
+
+
+def traced(
+    client: Client, program: Callable[..., dict[str, Any]], datasets: dict[str, tuple[str, str, int]], name: str
+) -> Compiled:
+    """A function as a job; datasets: argument -> (owner, dataset, columns)."""
+    inputs = {
+        argument: {"rows": [f"{owner}/{dataset}"], "columns": [f"c{i}" for i in range(columns)]}
+        for argument, (owner, dataset, columns) in datasets.items()
+    }
+    named = {"W1": ("w", "c"), "W2": ("corner",)}.get(name, ("out",))
+    outputs = dict.fromkeys(named, (RECIPIENT,))
+    return client.trace(program, inputs, outputs, name=name)
+
+
+def functions() -> list[Workload]:
+    """The rest of W0: functions that the compiler approximates."""
+    rng = np.random.default_rng(1)
+    found = []
+    for name, what, step, shape, peers in (
+        ("sigmoid", "100,000", jax.nn.sigmoid, (100, 1000), {"MP-SPDZ": 0.245, "SPU": 0.557, "CrypTen": 0.209}),
+        ("softmax", "128 x 10", jax.nn.softmax, (128, 10), {"MP-SPDZ": 0.0046, "SPU": 0.045, "CrypTen": 0.184}),
+    ):
+
+        def build(client: Client, n: int, step: Any = step, columns: int = shape[1], name: str = name) -> Compiled:
+            return traced(client, iterate(step, n), {"x": (OWNER_X, "d0", columns)}, name)
+
+        data = {(OWNER_X, "d0"): rng.uniform(-4, 4, shape)}
+        found.append(Workload(name, what, data, build, 1, 11, peers))
+    return found
+
+
+def training(images: npt.NDArray[np.float64] | None, labels: npt.NDArray[np.float64] | None) -> list[Workload]:
+    """W1 and W2; W2 on made-up numbers unless images [128, 784] and one-hot labels [128, 10] are given."""
+    x, y = load_breast_cancer(return_X_y=True)
+    w1 = {
+        (OWNER_X, "features"): (x - x.mean(0)) / x.std(0),
+        (OWNER_Y, "labels"): y[:, None].astype(np.float64),
+    }
+    rng = np.random.default_rng(2)
+    w2 = {
+        (OWNER_X, "images"): rng.uniform(0, 1, (128, 784)) if images is None else images,
+        (OWNER_Y, "onehot"): np.eye(10)[rng.integers(0, 10, 128)] if labels is None else labels,
+    }
+    return [
+        Workload(
+            "W1",
+            "logistic regression, 569 x 30, batch 64: 10 epochs",
+            w1,
+            lambda client, n: traced(
+                client,
+                logistic_regression(10 * n),
+                {"x": (OWNER_X, "features", 30), "y": (OWNER_Y, "labels", 1)},
+                "W1",
+            ),
+            1,
+            3,
+            {"MP-SPDZ": 0.273, "SPU": 2.9, "CrypTen": 4.3},
+        ),
+        Workload(
+            "W2",
+            "MLP 784-128-128-10, batch 128: one training step",
+            w2,
+            lambda client, n: traced(
+                client, perceptron(n), {"x": (OWNER_X, "images", 784), "y": (OWNER_Y, "onehot", 10)}, "W2"
+            ),
+            1,
+            21,
+            {"MP-SPDZ": 0.135, "SPU": 0.58, "CrypTen": 0.28},
+        ),
+    ]
+
+
+def all_workloads(mnist: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None = None) -> list[Workload]:
+    return [*micro(), *functions(), *training(*(mnist or (None, None)))]
