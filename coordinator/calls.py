@@ -21,6 +21,16 @@ class Asks(Protocol[Request, Reply]):
         """Send the request and wait for the reply."""
 
 
+class Stream(Protocol[Reply]):
+    """The answer of a streaming call."""
+
+    def __iter__(self) -> Iterator[Reply]:
+        """Its messages."""
+
+    def cancel(self) -> object:
+        """End it; no error if it has ended."""
+
+
 class CallFailed(MpcError):
     """A call to `who` had no good answer; `code` says how it went wrong."""
 
@@ -60,12 +70,15 @@ def ask(
         raise explain(error, who, timeout_s) from None
 
 
-def follow(start: Callable[[], Iterator[Message]], who: str) -> Iterator[Message]:
-    """The messages of a stream, until its end; CallFailed if it breaks."""
+def follow(start: Callable[[], Stream[Message]], who: str) -> Iterator[Message]:
+    """The messages of a stream, until its end; CallFailed if it breaks.  Closing the iterator ends the stream."""
+    call = start()
     try:
-        yield from start()
+        yield from call
     except grpc.RpcError as error:
         raise explain(error, who, 0.0) from None
+    finally:
+        call.cancel()
 
 
 def explain(error: grpc.RpcError, who: str, timeout_s: float) -> CallFailed:

@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Condition, Event, Timer
-from typing import NamedTuple
 
 import grpc
 
@@ -22,12 +21,12 @@ from coordinator import jobs
 from coordinator.calls import CallFailed
 from coordinator.jobs import Job, JobState, Machine, Promise, Run
 from coordinator.nodes import Node
+from coordinator.programs import Output, check_program, outputs, promises
 from coordinator.store import WIRE_STATE, DatabaseFailed, NewJob, Program, Store
 from mpcnode import protocols
 from mpcnode.cluster import Cluster
 from mpcnode.errors import MpcError
-from mpcnode.graph import Graph, GraphError, Type, verify
-from mpcnode.graph_wire import from_wire, type_from_wire
+from mpcnode.graph_wire import from_wire, type_to_wire
 from mpcnode.identity import Identity
 from mpcnode.wire import coordinator_pb2 as wire
 from mpcnode.wire import graph_pb2, node_pb2
@@ -35,6 +34,7 @@ from mpcnode.wire import graph_pb2, node_pb2
 MAX_QUEUE = 100
 KEEP_JOBS = 1000
 MAX_SOURCE = 1 << 20
+MAX_NAME = 100
 MAX_PIECES = 1 << 20
 STOP_S = 5.0
 PACE_S = 0.2  # between two messages to one watcher
@@ -48,48 +48,6 @@ class Refused(MpcError):
     def __init__(self, code: grpc.StatusCode, sentence: str) -> None:
         self.code = code
         super().__init__(sentence)
-
-
-class Output(NamedTuple):
-    """One output of a program."""
-
-    type: Type
-    recipients: tuple[str, ...]
-
-
-def outputs(graph: Graph) -> dict[str, Output]:
-    """What a verified graph reveals, by name."""
-    return {op.text("name"): Output(op.type, op.texts("to")) for op in graph.ops if op.name == "reveal"}
-
-
-def promises(graph: Graph) -> frozenset[Promise]:
-    """What every evaluator owes to whom."""
-    found = outputs(graph).items()
-    return frozenset(Promise(name, recipient) for name, output in found for recipient in output.recipients)
-
-
-def check_program(graph: Graph, cluster: Cluster) -> None:
-    """Refuse a graph that this cluster cannot run: GraphError from `verify`, or Refused that says which name is wrong.
-
-    The nodes check all this for themselves, and what their owners allow besides: it is here to fail early.
-    """
-    verify(graph)
-    members = {card.name for card in cluster.cards}
-    for op in graph.ops:
-        if op.name == "input" and op.text("owner") not in cluster.evaluators:
-            raise Refused(
-                grpc.StatusCode.INVALID_ARGUMENT,
-                f"the job reads {op.text('owner')}/{op.text('dataset')}, and {op.text('owner')} is no evaluator: "
-                f"data comes from {', '.join(cluster.evaluators)}",
-            )
-        strangers = [name for name in op.texts("to") if name not in members] if op.name == "reveal" else []
-        if strangers:
-            raise Refused(
-                grpc.StatusCode.INVALID_ARGUMENT,
-                f"output {op.text('name')} is for {strangers[0]}, who is not in the cluster {cluster.name}",
-            )
-    if not promises(graph):
-        raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "the job reveals nothing: name its outputs under [outputs]")
 
 
 class Clerk:
@@ -147,17 +105,21 @@ class Clerk:
 
     # ---- for callers ------------------------------------------------------------------------------------------------
     def submit(self, submitter: str, request: wire.SubmitRequest) -> str:
-        """Queue a job and return its id.  Raises Refused or GraphError for a program that nobody could run."""
+        """Queue a job and return its id.  Raises Refused, or ProgramError for what the cluster cannot run."""
         graph = from_wire(request.graph)
         check_program(graph, self.cluster)
         self.cluster.check_validity()
         if len(request.source) > MAX_SOURCE:
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, f"the job file is longer than {MAX_SOURCE} bytes")
+        if not request.name.isprintable() or len(request.name) > MAX_NAME:
+            raise Refused(
+                grpc.StatusCode.INVALID_ARGUMENT, f"a job's name is one line of at most {MAX_NAME} characters"
+            )
         slug = re.sub(r"[^a-z0-9]+", "-", request.name.lower()).strip("-")[:40] or "job"
         run = Run(f"{slug}-{secrets.token_hex(4)}")
         new = NewJob(
             run=run,
-            name=request.name[:200],
+            name=request.name,
             submitter=submitter,
             protocol=self._rules.name,
             threat_model=self._rules.threat_model,
@@ -211,24 +173,22 @@ class Clerk:
 
         Progress without anything to say comes as an event without text.  Raises Refused if there is no such job.
         """
-        self.get(job)
-        number, version = 0, -1
+        number, version, before = 0, -1, None
         while listening():
             with self._changed:
                 self._wait_for_change(version, 1.0)
-                if self._closing.is_set():
-                    return
-                if self._version == version:
-                    continue  # see whether anybody still listens
-                version = self._version
+                closing, version = self._closing.is_set(), self._version
                 now = self.get(job, reports=False)
                 events = self.store.events(job, number)
-            for event in events or [wire.JobEvent(number=number, at=self._clock())]:
+            if not events and now != before:
+                events = [wire.JobEvent(number=number, at=self._clock())]
+            for event in events:
                 event.job.CopyFrom(now)
                 number = event.number
                 yield event
-            if jobs_ended(now):
+            if jobs_ended(now) or closing:
                 return
+            before = now
             self._closing.wait(PACE_S)
 
     def results(self, job: str, recipient: str) -> Iterator[node_pb2.Sealed]:
@@ -437,7 +397,7 @@ def _misfit(sealed: node_pb2.Sealed, party: str, promised: dict[str, Output]) ->
         return f"delivered {sealed.output!r} for {sealed.recipient!r}, which the job does not promise"
     if sealed.sender != party:
         return f"delivered a piece in the name of {sealed.sender!r}"
-    if type_from_wire(sealed.type) != output.type:
+    if sealed.type != type_to_wire(output.type):
         return f"delivered {sealed.output} as another type than the program says"
     if not sealed.piece < sealed.pieces <= MAX_PIECES:
         return f"delivered piece {sealed.piece} of {sealed.pieces} of {sealed.output}"
@@ -446,6 +406,3 @@ def _misfit(sealed: node_pb2.Sealed, party: str, promised: dict[str, Output]) ->
 
 def _parse(graph: bytes) -> graph_pb2.Graph:
     return graph_pb2.Graph.FromString(graph)
-
-
-__all__ = ["Clerk", "GraphError", "Output", "Refused", "check_program", "outputs", "promises"]

@@ -20,6 +20,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from coordinator.calls import CallFailed
 from coordinator.clerk import Clerk, Refused
+from coordinator.programs import ProgramError
 from coordinator.store import Store
 from mpcnode import doctor, tls
 from mpcnode.cluster import Cluster
@@ -122,8 +123,8 @@ def _caller(context: grpc.ServicerContext, cluster: Cluster) -> Iterator[str]:
         _end(context, error.code, f"{error}")
     except CallFailed as error:  # a node that the caller needs is not there
         _end(context, grpc.StatusCode.FAILED_PRECONDITION, f"{error}")
-    except GraphError as error:
-        _end(context, grpc.StatusCode.INVALID_ARGUMENT, f"the program is no valid graph: {error}")
+    except (ProgramError, GraphError) as error:
+        _end(context, grpc.StatusCode.INVALID_ARGUMENT, f"{error}")
     except MpcError as error:
         _end(context, grpc.StatusCode.FAILED_PRECONDITION, f"{error}")
 

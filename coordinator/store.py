@@ -73,7 +73,7 @@ class ReportRow(Base):
     seconds: Mapped[float]
     rounds: Mapped[int]
     peak_mib: Mapped[float]
-    sent_bytes: Mapped[dict[str, Any]]  # peer -> bytes
+    traffic: Mapped[dict[str, Any]]  # peer -> [sent_bytes, waited_seconds]
 
 
 class ProfileRow(Base):
@@ -249,7 +249,7 @@ class Store:
             seconds=finished.seconds,
             rounds=finished.rounds,
             peak_mib=finished.peak_mib,
-            sent_bytes={link.peer: link.sent_bytes for link in finished.traffic},
+            traffic={link.peer: [link.sent_bytes, link.waited_seconds] for link in finished.traffic},
         )
         profile = [
             ProfileRow(
@@ -364,7 +364,10 @@ def _reports(session: Session, job: str) -> list[wire.NodeReport]:
     """The report of every node that finished, with its profile."""
     found = {}
     for row in session.scalars(select(ReportRow).where(ReportRow.job == job).order_by(ReportRow.party)):
-        traffic = [node_pb2.LinkTraffic(peer=peer, sent_bytes=sent) for peer, sent in sorted(row.sent_bytes.items())]
+        traffic = [
+            node_pb2.LinkTraffic(peer=peer, sent_bytes=sent, waited_seconds=waited)
+            for peer, (sent, waited) in sorted(row.traffic.items())
+        ]
         found[row.party] = node_pb2.Finished(
             seconds=row.seconds, rounds=row.rounds, traffic=traffic, peak_mib=row.peak_mib
         )

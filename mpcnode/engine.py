@@ -49,6 +49,8 @@ class Plan:
     and label messages.
     """
 
+    end: int  # one more than the last number
+
     def __init__(self, graph: Graph, start: int = 0) -> None:
         self.graph = graph
         self.users: list[list[int]] = [[] for _ in graph.ops]

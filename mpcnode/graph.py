@@ -165,7 +165,6 @@ def _need(holds: bool, why: str) -> None:
 def _join(*types: Type) -> Kind:
     """The kind of a linear combination: secret as soon as one term is."""
     kinds = {t.kind for t in types}
-    _need(Kind.TUPLE not in kinds, "a loop's results must be picked with get")
     _need(not {ARITH, BIT} <= kinds, "an arith and a bit value do not mix: inject the bit first")
     return ARITH if ARITH in kinds else BIT if BIT in kinds else PUBLIC
 
@@ -209,7 +208,6 @@ def _lift(args: Sequence[Op], op: Op) -> Type:
 
 def _reveal(args: Sequence[Op], op: Op) -> Type:
     _need(bool(op.texts("to")), "names no recipient")
-    _need(args[0].type.kind is not Kind.TUPLE, "a loop's results must be picked with get")
     return args[0].type
 
 
@@ -416,7 +414,6 @@ def _loop(args: Sequence[Op], op: Op) -> Type:
         consts >= 0 and carry >= 0 and consts + carry <= len(args), "has fewer arguments than consts and carried values"
     )
     types = [a.type for a in args]
-    _need(all(t.kind is not Kind.TUPLE for t in types), "a loop's results must be picked with get")
     for t in types[consts + carry :]:
         _need(t.shape[:1] == (length,), f"scans {t} in {length} steps")
     params = types[: consts + carry] + [t._replace(shape=t.shape[1:]) for t in types[consts + carry :]]
@@ -525,6 +522,7 @@ def infer(op: Op, args: Sequence[Op]) -> Type:
     _need(op.attrs.keys() == row.attrs.keys(), f"has attributes {sorted(op.attrs)}, not {sorted(row.attrs)}")
     for key, want in row.attrs.items():
         _need(_attr_fits(op.attrs[key], want), f"attribute {key} is ill-typed")
+    _need(op.name == "get" or all(a.type.kind is not Kind.TUPLE for a in args), "a loop's results must be picked with get")
     found = row.rule(args, op)
     _need(0 <= found.frac < 64, f"binary point {found.frac} is outside 0 to 63")
     _need(
@@ -545,18 +543,25 @@ def verify(graph: Graph) -> None:
     _verify(graph, "", 0)
 
 
-def _verify(graph: Graph, path: str, depth: int) -> None:
+def _verify(graph: Graph, path: str, depth: int) -> int:
+    """Check a graph, or a loop's body at some depth; how often its busiest op runs."""
+    most = 1
     _need(depth <= MAX_DEPTH, f"{path}: loops nest deeper than {MAX_DEPTH}")
     _need(len(graph.ops) <= MAX_OPS, f"{path}: more than {MAX_OPS} ops")
     for i, op in enumerate(graph.ops):
         place = f"{path}%{i} = {op.name}"
         _need(all(type(a) is int and 0 <= a < i for a in op.args), f"{place}: an argument does not come earlier")
         _need(op.name != "param" or depth > 0, f"{place}: a param stands in a loop's body only")
+        inner = 1
         if op.name == "loop" and isinstance(op.attrs.get("body"), Graph):
-            _verify(op.body, f"{place} / ", depth + 1)
+            inner = _verify(op.body, f"{place} / ", depth + 1)
         try:
             want = infer(op, [graph.ops[a] for a in op.args])
         except GraphError as error:
             raise GraphError(f"{place}: {error}" + (f" ({op.where})" if op.where else "")) from None
         _need(op.type == want, f"{place}: is {op.type}, should be {want}")
+        if op.name == "loop":
+            most = max(most, op.integer("length") * inner)
+            _need(most <= MAX_STEPS, f"{place}: runs an op more than {MAX_STEPS} times")
     _need(all(type(o) is int and 0 <= o < len(graph.ops) for o in graph.outputs), f"{path}: an output is no op")
+    return most

@@ -55,7 +55,7 @@ def _const(c: Call) -> Array:
 
 def _reshape(c: Call) -> Array:
     x = c.args[0]
-    return x.reshape(*x.shape[: c.lead], *c.op.integers("shape"))
+    return x.reshape((*x.shape[: c.lead], *c.op.integers("shape")))
 
 
 def _transpose(c: Call) -> Array:
@@ -68,7 +68,7 @@ def _broadcast(c: Call) -> Array:
     inner = [1] * len(shape)
     for axis, d in enumerate(dims):
         inner[d] = x.shape[c.lead + axis]
-    return np.broadcast_to(x.reshape(*lead, *inner), (*lead, *shape))
+    return np.broadcast_to(x.reshape((*lead, *inner)), (*lead, *shape))
 
 
 def _slice(c: Call) -> Array:
@@ -82,7 +82,8 @@ def _concat(c: Call) -> Array:
 
 def _pad(c: Call) -> Array:
     ends = list(zip(c.op.integers("low"), c.op.integers("high"), strict=True))
-    return np.pad(c.args[0], [(0, 0)] * c.lead + ends)
+    widths = [(0, 0)] * c.lead + ends
+    return np.pad(c.args[0], widths) if widths else c.args[0]
 
 
 def _rev(c: Call) -> Array:
@@ -135,7 +136,8 @@ def _neg(c: Call) -> Array:
 
 
 def _sum(c: Call) -> Array:
-    return c.args[0].sum(axis=tuple(a + c.lead for a in c.op.integers("axes")), dtype=np.uint64)
+    total: Array = c.args[0].sum(axis=tuple(a + c.lead for a in c.op.integers("axes")), dtype=np.uint64)
+    return total
 
 
 def _scale(c: Call) -> Array:

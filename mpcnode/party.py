@@ -65,7 +65,7 @@ class Place:
 
     def __init__(self, party: Party, op: int, step: int, tile: int) -> None:
         self.party, self.op, self.step, self.rank = party, op, step, party.rank
-        # 5 + 4 + 2 bytes here and 1 of purpose: to_bytes raises where a number would not fit, so addresses never collide
+        # 5 + 4 + 2 bytes, and 1 of purpose later; to_bytes raises where a number does not fit: addresses never collide
         self._address = step.to_bytes(5, "big") + op.to_bytes(4, "big") + tile.to_bytes(2, "big")
 
     def tile(self, number: int) -> Place:

@@ -26,10 +26,11 @@ def encode(x: npt.ArrayLike, frac: int = FRAC) -> U64:
     2^(62-frac) and for NaN; the message holds no element of x.
     """
     a = np.asarray(x)
-    if a.dtype.kind in "iub" and frac == 0:
-        return a.astype(np.int64).astype(np.uint64)
-    scaled = np.rint(a.astype(np.float64) * float(1 << frac))
-    if not bool(np.all(np.abs(scaled) < float(1 << LIMIT_BITS))):
+    exact = a.dtype.kind in "iub" and frac == 0  # beyond the 53 bits of float64
+    with np.errstate(over="ignore"):  # to infinity, which is out of range
+        scaled = a if exact else np.rint(a.astype(np.float64) * float(1 << frac))
+    limit = 1 << LIMIT_BITS
+    if a.size and not (-limit < scaled.min() and scaled.max() < limit):
         raise RangeError(
             f"a value is not below 2^{LIMIT_BITS - frac} in absolute value, the range of {frac} fraction bits"
         )

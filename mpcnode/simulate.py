@@ -35,10 +35,11 @@ class Message(NamedTuple):
     target: int
     dealt: bool
     op: int
+    sequence: int  # number of the array among those of its channel: a lost, repeated or overtaken one shows
     array: Array
 
 
-Tap = Callable[[Message], "Message | None"]  # what is delivered in its place; None: nothing
+Tap = Callable[[Message], Sequence[Message]]  # what is delivered in its place: nothing, itself, others as well
 
 
 class Traffic(NamedTuple):
@@ -54,6 +55,8 @@ class _Wires:
 
     def __init__(self, tap: Tap | None) -> None:
         self._queues: dict[tuple[int, int, bool], deque[Message]] = defaultdict(deque)
+        self._posted: dict[tuple[int, int, bool], int] = defaultdict(int)
+        self._taken: dict[tuple[int, int, bool], int] = defaultdict(int)
         self._tap = tap
         self.sent_bytes: dict[tuple[int, int], int] = defaultdict(int)
         self.messages = 0
@@ -61,12 +64,12 @@ class _Wires:
     def post(self, source: int, what: Exchange) -> None:
         for send in what.send:
             # a copy, since a kernel may go on to use its buffer; views must not couple the parties
-            message = Message(source, send.peer, what.when is When.DEAL, send.op, np.array(send.array))
+            channel = source, send.peer, what.when is When.DEAL
+            message = Message(*channel, send.op, self._posted[channel], np.array(send.array))
+            self._posted[channel] += 1
             self.messages += 1
             self.sent_bytes[source, send.peer] += message.array.nbytes
-            delivered = self._tap(message) if self._tap else message
-            if delivered is not None:
-                self._queues[source, send.peer, message.dealt].append(delivered)
+            self._queues[channel].extend(self._tap(message) if self._tap else (message,))
 
     def take(self, rank: int, what: Exchange) -> list[Array] | None:
         """What `rank` waits for, or None while something is missing.  Raises OutOfStep for an array that it does not
@@ -80,14 +83,20 @@ class _Wires:
             return None
         arrays = []
         for due in what.recv:
-            got = self._queues[due.peer, rank, dealt].popleft()
-            if (got.op, got.array.dtype, got.array.shape) != (due.op, due.dtype, due.shape):
+            channel = due.peer, rank, dealt
+            got, number = self._queues[channel].popleft(), self._taken[channel]
+            if (got.sequence, got.op, got.array.dtype, got.array.shape) != (number, due.op, due.dtype, due.shape):
                 raise OutOfStep(
-                    f"party {due.peer} sent {rank} {got.array.dtype}{list(got.array.shape)} for op {got.op}; "
-                    f"{due.dtype}{list(due.shape)} for op {due.op} was due"
+                    f"party {due.peer} sent {rank} {got.array.dtype}{list(got.array.shape)} for op {got.op} as number {got.sequence}; "
+                    f"{due.dtype}{list(due.shape)} for op {due.op} as number {number} was due"
                 )
+            self._taken[channel] += 1
             arrays.append(got.array)
         return arrays
+
+    def leftover(self) -> list[tuple[int, int, bool]]:
+        """Channels (source, target, dealt) on which something came that nobody took."""
+        return sorted(channel for channel, queue in self._queues.items() if queue)
 
 
 def run(kernels: Sequence[Kernel[T]], tap: Tap | None = None) -> tuple[list[T], Traffic]:
@@ -127,6 +136,8 @@ def run(kernels: Sequence[Kernel[T]], tap: Tap | None = None) -> tuple[list[T], 
             kernel.close()
     if len(set(rounds)) != 1:
         raise OutOfStep(f"the parties stopped for {rounds} rounds")
+    if left := wires.leftover():
+        raise OutOfStep(f"nobody took what came by (source, target, dealt): {left}")
     return [results[i] for i in range(len(kernels))], Traffic(rounds[0], dict(wires.sent_bytes), wires.messages)
 
 

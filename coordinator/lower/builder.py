@@ -1,7 +1,8 @@
 """Writing a graph: values with types, equal ops written once.
 
-Every op goes through `Builder.emit`, which infers its type from the op table and returns the earlier value when the same op on the same
-arguments was emitted before; so the backward pass finds the comparisons and products of the forward pass without a search.
+Every op goes through `Builder.emit`, which infers its type from the op table and returns the earlier value when the
+same op on the same arguments was emitted before; so the backward pass finds the comparisons and products of the
+forward pass without a search.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ import numpy.typing as npt
 from mpcnode.graph import Attr, Graph, Kind, Op, Type, infer
 from mpcnode.ring import FRAC
 
-UNIQUE = ("input", "param", "reveal")  # never merged with an equal one
+UNIQUE = ("input", "param", "reveal", "loop")  # never merged with an equal one
+OWN = -1  # "the fraction bits that this Builder was made for"
 
 
 class Value(NamedTuple):
     """A value of the graph that a Builder writes: its position and its type."""
 
-    index: int
+    number: int
     type: Type
 
     @property
@@ -41,9 +43,13 @@ class Value(NamedTuple):
 
 
 class Builder:
-    """One graph being written.  Shapes are explicit: two values meet in an op only when their shapes are equal (see `spread`)."""
+    """One graph being written, for numbers with `frac` fraction bits.
 
-    def __init__(self) -> None:
+    Shapes are explicit: two values meet in an op only when their shapes are equal (see `spread`).
+    """
+
+    def __init__(self, frac: int = FRAC) -> None:
+        self.frac = frac
         self.ops: list[Op] = []
         self._known: dict[object, Value] = {}
         self._where = ""
@@ -58,26 +64,27 @@ class Builder:
             self._where = before
 
     def graph(self, outputs: Sequence[Value] = ()) -> Graph:
-        return Graph(tuple(self.ops), tuple(v.index for v in outputs))
+        return Graph(tuple(self.ops), tuple(v.number for v in outputs))
 
     def op(self, value: Value) -> Op:
-        return self.ops[value.index]
+        return self.ops[value.number]
 
     def emit(self, name: str, /, *args: Value, type: Type | None = None, **attrs: Attr) -> Value:
         """Append an op (or find its equal).  `type` is wanted for input, param and const only.  Raises GraphError."""
-        op = Op(name, tuple(a.index for a in args), attrs, type or Type(Kind.PUBLIC, 0, ()), self._where)
-        found = infer(op, [self.ops[a.index] for a in args])
-        key = (name, op.args, tuple(sorted((k, _hashable(v)) for k, v in attrs.items())), found)
-        if name not in UNIQUE and key in self._known:
-            return self._known[key]
+        op = Op(name, tuple(a.number for a in args), attrs, type or Type(Kind.PUBLIC, 0, ()), self._where)
+        found = infer(op, [self.ops[a.number] for a in args])
         value = Value(len(self.ops), found)
+        if name not in UNIQUE:
+            key = (name, op.args, tuple(sorted((k, _hashable(v)) for k, v in attrs.items())), found)
+            if self._known.setdefault(key, value) != value:
+                return self._known[key]
         self.ops.append(op._replace(type=found))
-        self._known[key] = value
         return value
 
-    # ---- values ----------------------------------------------------------------------------------------------------------------
-    def const(self, x: npt.ArrayLike, frac: int = FRAC) -> Value:
+    # ---- values ----------------------------------------------------------------------------------------------------
+    def const(self, x: npt.ArrayLike, frac: int = OWN) -> Value:
         """A public constant, rounded to `frac` fraction bits (0: integers, and bits as 0 and 1)."""
+        frac = self.frac if frac == OWN else frac
         raw = np.asarray(np.rint(np.asarray(x, np.float64) * 2.0**frac) if frac else x).astype(np.int64)
         return self.raw(raw, frac)
 
@@ -85,7 +92,7 @@ class Builder:
         """A public constant, given as ring elements."""
         return self.emit("const", value=ring, type=Type(Kind.PUBLIC, frac, ring.shape))
 
-    def fill(self, x: float, like: Value, frac: int = FRAC) -> Value:
+    def fill(self, x: float, like: Value, frac: int = OWN) -> Value:
         """The public constant x in every place of a value of `like`'s shape."""
         return self.spread(self.const(x, frac), like.shape)
 
@@ -93,7 +100,7 @@ class Builder:
         """A public value as a shared one (where a loop carries secrets on, it must start with a shared value)."""
         return self.emit("lift", x, kind=kind.value) if x.public else x
 
-    # ---- structure -------------------------------------------------------------------------------------------------------------
+    # ---- structure -------------------------------------------------------------------------------------------------
     def reshape(self, x: Value, shape: tuple[int, ...]) -> Value:
         return x if x.shape == shape else self.emit("reshape", x, shape=shape)
 
@@ -109,12 +116,14 @@ class Builder:
 
     def slice_axis(self, x: Value, axis: int, start: int, limit: int, stride: int = 1) -> Value:
         """x[..., start:limit:stride, ...] along one axis."""
+        if (start, limit, stride) == (0, x.shape[axis], 1):
+            return x
         lo = tuple(start if i == axis else 0 for i in range(len(x.shape)))
         hi = tuple(limit if i == axis else n for i, n in enumerate(x.shape))
         step = tuple(stride if i == axis else 1 for i in range(len(x.shape)))
-        return x if (lo, hi, step) == ((0,) * len(hi), x.shape, (1,) * len(hi)) else self.emit("slice", x, start=lo, limit=hi, stride=step)
+        return self.emit("slice", x, start=lo, limit=hi, stride=step)
 
-    # ---- fixed-point arithmetic: a product is truncated where it is made; a later pass moves truncations down -----------------------
+    # ---- fixed-point arithmetic: a product is truncated where it is made; a pass moves truncations -----------------
     def align(self, x: Value, frac: int) -> Value:
         """x with `frac` fraction bits: truncated if it has more, scaled up if it has fewer."""
         if x.frac == frac:
@@ -134,25 +143,28 @@ class Builder:
         frac = max(x.frac, y.frac)
         return self.emit("sub", self.align(x, frac), self.align(y, frac))
 
-    def mul(self, x: Value, y: Value, frac: int | None = FRAC) -> Value:
+    def mul(self, x: Value, y: Value, frac: int | None = OWN) -> Value:
         """x·y truncated to `frac` fraction bits (None: left with the sum of both)."""
-        product = self.emit("mul", x, y)
-        return product if frac is None or product.frac <= frac or product.public else self.align(product, frac)
+        return self.settle(self.emit("mul", x, y), frac)
 
-    def dot(self, x: Value, y: Value, frac: int | None = FRAC) -> Value:
+    def dot(self, x: Value, y: Value, frac: int | None = OWN) -> Value:
         """x @ y on the last two axes, truncated to `frac` fraction bits (None: left)."""
-        product = self.emit("dot", x, y)
+        return self.settle(self.emit("dot", x, y), frac)
+
+    def settle(self, product: Value, frac: int | None = OWN) -> Value:
+        """A product truncated to `frac` fraction bits, if it has more (None: left)."""
+        frac = self.frac if frac == OWN else frac
         return product if frac is None or product.frac <= frac or product.public else self.align(product, frac)
 
     def shift(self, x: Value, bits: int) -> Value:
-        """x·2^bits, exactly: the same ring element read at another binary point (or scaled up where there is no room)."""
+        """x·2^bits, exactly: the same ring element read at another binary point (or scaled up without room)."""
         if bits == 0:
             return x
         if x.frac >= bits:
             return self.emit("scale", x, by=1, frac=-bits)
         return self.emit("scale", x, by=1 << (bits - x.frac), frac=-x.frac)
 
-    # ---- bits ------------------------------------------------------------------------------------------------------------------
+    # ---- bits ------------------------------------------------------------------------------------------------------
     def less(self, x: Value, y: Value, lo: int = 0) -> Value:
         """The bit x < y."""
         return self.emit("sign", self.sub(x, y), lo=lo)
@@ -161,7 +173,24 @@ class Builder:
         """x where the bit is 1, else y."""
         frac = max(x.frac, y.frac)
         x, y = self.align(x, frac), self.align(y, frac)
-        return self.emit("add", y, self.emit("select", bit, self.emit("sub", x, y), keep=1))
+        if self.zero(y):
+            return self.keep(bit, x, 1)
+        if self.zero(x):
+            return self.keep(bit, y, 0)
+        return self.emit("add", y, self.keep(bit, self.emit("sub", x, y), 1))
+
+    def keep(self, bit: Value, x: Value, keep: int) -> Value:
+        """x where the bit equals `keep`, else 0."""
+        if not x.public:
+            return self.emit("select", bit, x, keep=keep)
+        return self.emit("mul", self.emit("inject", bit if keep else self.emit("not", bit)), x)
+
+    def zero(self, x: Value) -> bool:
+        """Is x the constant 0 in every place?"""
+        op = self.op(x)
+        while op.name in ("broadcast", "reshape"):
+            op = self.ops[op.args[0]]
+        return op.name == "const" and not op.value.any()
 
     def elements(self, x: Value) -> int:
         return math.prod(x.shape)

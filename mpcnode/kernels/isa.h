@@ -22,6 +22,7 @@
 enum { PORTABLE, WITH_AVX2, WITH_AVX512, ISAS };
 
 #define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16") /* small arrays then live in registers; clang knows it too */
 #ifdef __clang__
 #define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
 #else

@@ -11,8 +11,9 @@
 #include "tiles.h"
 
 #define DEPTH 256            /* k of a panel */
-#define ROWS 96              /* of a block of A: a multiple of every tile's rows */
 #define COLUMNS 1536         /* of a block of B: a multiple of every tile's columns */
+#define FEW 3                /* rows or columns that are not worth packing the other matrix */
+#define STRIP 512            /* columns that such a product sums at a time */
 #define THREAD_WORK (1 << 18) /* multiply-adds that are worth a thread */
 
 typedef struct {
@@ -25,30 +26,20 @@ typedef struct {
 static int64_t least(int64_t x, int64_t y) { return x < y ? x : y; }
 
 /* ---- packing ---- */
-/* rows x k of A -> panel[k][rows], each element negated if need be, and followed by its swapped halves if the tile wants them. */
-static void pack_rows(uint64_t *panel, const uint64_t *a, int64_t rows, int64_t k, int64_t row, int64_t col, int negate, int copies) {
-    const uint64_t sign = (uint64_t)0 - (uint64_t)negate;
-    for (int64_t r = 0; r < rows; r++)
-        if (copies == 2)
-            for (int64_t i = 0; i < k; i++) {
-                uint64_t x = (a[r * row + i * col] ^ sign) - sign;
-                panel[2 * (i * rows + r)] = x;
-                panel[2 * (i * rows + r) + 1] = x << 32 | x >> 32;
-            }
-        else
-            for (int64_t i = 0; i < k; i++)
-                panel[i * rows + r] = (a[r * row + i * col] ^ sign) - sign;
-}
-
 /* k x columns of B -> panel[k][width], zeros behind the last column. */
 static void pack_columns(uint64_t *panel, const uint64_t *b, int64_t k, int64_t columns, int64_t width, int64_t row, int64_t col) {
-    if (col == 1 && columns == width)
+    if (col == 1 && columns == width) {
         for (int64_t i = 0; i < k; i++)
-            memcpy(panel + i * width, b + i * row, (size_t)width * sizeof(uint64_t));
-    else
-        for (int64_t j = 0; j < width; j++)
-            for (int64_t i = 0; i < k; i++)
-                panel[i * width + j] = j < columns ? b[i * row + j * col] : 0;
+            for (int64_t j = 0; j < width; j += 4) /* every width is a multiple of 4 */
+                memcpy(panel + i * width + j, b + i * row + j, 4 * sizeof(uint64_t));
+        return;
+    }
+    for (int64_t j = 0; j < columns; j++)
+        for (int64_t i = 0; i < k; i++)
+            panel[i * width + j] = b[i * row + j * col];
+    for (int64_t j = columns; j < width; j++)
+        for (int64_t i = 0; i < k; i++)
+            panel[i * width + j] = 0;
 }
 
 /* ---- blocks ---- */
@@ -83,7 +74,7 @@ static void block(const tiling *t, const product *p, int64_t i0, int64_t i1, int
 
 static int multiply(const tiling *t, const product *p) {
     const int64_t depth = least(DEPTH, p->k), width = t->vectors * t->lanes;
-    const int64_t a_words = (least(ROWS, p->m) * depth * t->copies + 7) / 8 * 8;
+    const int64_t a_words = (least(t->block_rows, p->m) * depth * t->copies + 7) / 8 * 8;
     const int64_t b_words = (least(COLUMNS, p->n) + t->lanes) * depth;
     uint64_t *a = aligned_alloc(64, (size_t)(a_words + b_words + 8) / 8 * 64);
     if (!a)
@@ -96,11 +87,12 @@ static int multiply(const tiling *t, const product *p) {
                 int64_t columns = least(width, j1 - j), padded = (columns + t->lanes - 1) / t->lanes * t->lanes;
                 pack_columns(b + (j - j0) * k, p->b + l * p->b_row + j * p->b_col, k, columns, padded, p->b_row, p->b_col);
             }
-            for (int64_t i0 = 0; i0 < p->m; i0 += ROWS) {
-                int64_t i1 = least(p->m, i0 + ROWS);
-                for (int64_t i = i0; i < i1; i += t->rows)
-                    pack_rows(a + (i - i0) * k * t->copies, p->a + i * p->a_row + l * p->a_col, least(t->rows, i1 - i), k, p->a_row,
-                              p->a_col, p->mode < 0, t->copies);
+            for (int64_t i0 = 0; i0 < p->m; i0 += t->block_rows) {
+                int64_t i1 = least(p->m, i0 + t->block_rows);
+                for (int64_t i = i0; i < i1; i += t->rows) {
+                    int64_t rows = least(t->rows, i1 - i);
+                    t->pack[rows - 1](a + (i - i0) * k * t->copies, p->a + i * p->a_row + l * p->a_col, k, p->a_row, p->a_col, p->mode < 0);
+                }
                 block(t, p, i0, i1, j0, j1, a, b, k, l > 0 || p->mode != 0);
             }
         }
@@ -108,24 +100,148 @@ static int multiply(const tiling *t, const product *p) {
     return 0;
 }
 
-static int multiply_any(const product *p) {
+/* ---- a row times a matrix: the matrix is read once, in place ---- */
+typedef struct {
+    uint64_t *out;
+    const uint64_t *x, *b;
+    int64_t k, out_col, b_row, b_col;
+    int add;
+} row_product_args;
+
+INLINE void put(const row_product_args *p, int64_t column, uint64_t sum) {
+    uint64_t *to = p->out + column * p->out_col;
+    *to = p->add ? *to + sum : sum;
+}
+
+INLINE void sum_rows(const row_product_args *p, int64_t from, int64_t count) {
+    uint64_t sum[STRIP] = {0};
+    const uint64_t *x = p->x, *b = p->b + from;
+    const int64_t row = p->b_row;
+    int64_t i = 0;
+    for (; i + 4 <= p->k; i += 4, b += 4 * row) {
+        INDEPENDENT
+        for (int64_t j = 0; j < count; j++)
+            sum[j] += x[i] * b[j] + x[i + 1] * b[row + j] + x[i + 2] * b[2 * row + j] + x[i + 3] * b[3 * row + j];
+    }
+    for (; i < p->k; i++, b += row) {
+        INDEPENDENT
+        for (int64_t j = 0; j < count; j++)
+            sum[j] += x[i] * b[j];
+    }
+    for (int64_t j = 0; j < count; j++)
+        put(p, from + j, sum[j]);
+}
+
+INLINE uint64_t dot(const uint64_t *x, const uint64_t *y, int64_t k, int64_t step) {
+    uint64_t sum = 0;
+    for (int64_t i = 0; i < k; i++)
+        sum += x[i] * y[i * step];
+    return sum;
+}
+
+INLINE void row_product_body(const row_product_args *p, size_t start, size_t stop) {
+    const int64_t first = (int64_t)start, last = (int64_t)stop;
+    if (p->b_col == 1)
+        for (int64_t j = first; j < last; j += STRIP)
+            sum_rows(p, j, least(STRIP, last - j));
+    else if (p->b_row == 1)
+        for (int64_t j = first; j < last; j++)
+            put(p, j, dot(p->x, p->b + j * p->b_col, p->k, 1));
+    else
+        for (int64_t j = first; j < last; j++)
+            put(p, j, dot(p->x, p->b + j * p->b_col, p->k, p->b_row));
+}
+KERNEL(row_product)
+
+static int multiply_rows(const product *p) {
+    uint64_t *x = malloc((size_t)p->k * sizeof(uint64_t));
+    if (!x)
+        return 1;
+    for (int64_t i = 0; i < p->m; i++) {
+        for (int64_t l = 0; l < p->k; l++) {
+            uint64_t value = p->a[i * p->a_row + l * p->a_col];
+            x[l] = p->mode < 0 ? 0 - value : value;
+        }
+        row_product_args args = {p->out + i * p->out_row, x, p->b, p->k, p->out_col, p->b_row, p->b_col, p->mode != 0};
+        mpc_run(row_product_for, &args, (size_t)p->n, (size_t)(THREAD_WORK / p->k + 1));
+    }
+    free(x);
+    return 0;
+}
+
+/* ---- the choice ---- */
+static product transposed(const product *p) {
+    return (product){p->out, p->b, p->a, p->n, p->k, p->m, p->out_col, p->out_row, p->b_col, p->b_row, p->a_col, p->a_row, p->mode};
+}
+
+/* Part `part` of `parts`, cut along the longer side of the result. */
+static product cut(const product *p, int64_t part, int64_t parts) {
+    product q = *p;
+    if (p->m >= p->n) {
+        int64_t from = p->m * part / parts;
+        q.m = p->m * (part + 1) / parts - from;
+        q.a += from * p->a_row;
+        q.out += from * p->out_row;
+    } else {
+        int64_t from = p->n * part / parts / 8 * 8;
+        q.n = (part + 1 < parts ? p->n * (part + 1) / parts / 8 * 8 : p->n) - from;
+        q.b += from * p->b_col;
+        q.out += from * p->out_col;
+    }
+    return q;
+}
+
+static int multiply_any(product whole) {
+    const product *p = &whole;
+    const tiling *t = &tilings[mpc_isa()];
     if (p->k == 0) {
-        if (p->mode == 0)
-            for (int64_t i = 0; i < p->m; i++)
-                memset(p->out + i * p->out_row, 0, (size_t)p->n * sizeof(uint64_t));
+        for (int64_t i = 0; i < p->m && p->mode == 0; i++)
+            memset(p->out + i * p->out_row, 0, (size_t)p->n * sizeof(uint64_t));
         return 0;
     }
-    return multiply(&tilings[mpc_isa()], p);
+    if (p->m <= FEW)
+        return multiply_rows(p);
+    if (p->n <= FEW) {
+        product q = transposed(p);
+        return multiply_rows(&q);
+    }
+    int64_t parts = least(mpc_threads(), (int64_t)((double)p->m * (double)p->n * (double)p->k / THREAD_WORK));
+    if (parts <= 1)
+        return multiply(t, p);
+    int failed = 0;
+#ifdef _OPENMP
+#pragma omp parallel for num_threads((int)parts) schedule(static, 1) reduction(| : failed)
+#endif
+    for (int64_t part = 0; part < parts; part++) {
+        product q = cut(p, part, parts);
+        if (q.m && q.n)
+            failed |= multiply(t, &q);
+    }
+    return failed;
+}
+
+static product nth(product p, int64_t i, int64_t a_batch, int64_t b_batch) {
+    p.out += i * p.m * p.n;
+    p.a += i * a_batch;
+    p.b += i * b_batch;
+    return p;
 }
 
 int mpc_matmul(uint64_t *out, const uint64_t *a, const uint64_t *b, int64_t batch, int64_t m, int64_t k, int64_t n, int64_t a_batch,
                int64_t a_row, int64_t a_col, int64_t b_batch, int64_t b_row, int64_t b_col, int mode) {
     int failed = 0;
+    product p = {out, a, b, m, k, n, n, 1, a_row / 8, a_col / 8, b_row / 8, b_col / 8, mode};
     if (m == 0 || n == 0)
         return 0;
-    for (int64_t i = 0; i < batch; i++) {
-        product p = {out + i * m * n, a + i * a_batch, b + i * b_batch, m, k, n, n, 1, a_row, a_col, b_row, b_col, mode};
-        failed |= multiply_any(&p);
+#ifdef _OPENMP
+    if (batch > 1 && mpc_threads() > 1 && (double)batch * (double)m * (double)n * (double)k > 2 * THREAD_WORK) {
+#pragma omp parallel for num_threads(mpc_threads()) schedule(static) reduction(| : failed)
+        for (int64_t i = 0; i < batch; i++)
+            failed |= multiply_any(nth(p, i, a_batch / 8, b_batch / 8)); /* one thread each: parallel regions do not nest */
+        return failed;
     }
+#endif
+    for (int64_t i = 0; i < batch; i++)
+        failed |= multiply_any(nth(p, i, a_batch / 8, b_batch / 8));
     return failed;
 }

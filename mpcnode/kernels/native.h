@@ -13,7 +13,7 @@ int mpc_threads(void);
 void mpc_set_isa(int isa);
 int mpc_isa(void);
 
-/* out[batch,m,n] (=, += or -= for mode 0, 1, -1) a[batch,m,k] @ b[batch,k,n]; strides in elements, of any sign.
+/* out[batch,m,n] (=, += or -= for mode 0, 1, -1) a[batch,m,k] @ b[batch,k,n]; strides in bytes, multiples of 8 of any sign.
    Returns 0, or 1 when there is no memory. */
 int mpc_matmul(uint64_t *out, const uint64_t *a, const uint64_t *b, int64_t batch, int64_t m, int64_t k, int64_t n,
                int64_t a_batch, int64_t a_row, int64_t a_col, int64_t b_batch, int64_t b_row, int64_t b_col, int mode);
@@ -36,6 +36,6 @@ void mpc_leaf_deal(uint64_t *rows, const uint64_t *rho, int64_t words, int bits)
 void mpc_leaf_share(uint64_t *lt, uint64_t *eq, const uint64_t *c, const uint64_t *rows, int64_t words, int bits, int first);
 
 /* A gate's products are given as sets of its 2·fan inputs, one byte each (bit i: input i), in dealing order. */
-void mpc_gate_deal(uint64_t *rows, const uint64_t *masks, const uint8_t *sets, int count, int64_t words, int fan);
+void mpc_gate_deal(uint64_t *rows, const uint64_t *masks, const uint8_t *sets, int count, int64_t words);
 void mpc_gate_share(uint64_t *out, const uint64_t *m, const uint64_t *masks, const uint64_t *rows, const uint8_t *sets, int count,
                     int64_t words, int fan, int with_eq, int first);

@@ -6,6 +6,7 @@ copied).  A call costs about a microsecond, plus a third for each array.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -69,14 +70,20 @@ def _words(x: U64, shape: tuple[int, ...], name: str) -> Any:
     """A pointer to x: uint64[shape]."""
     if x.shape != shape or x.dtype != _U64:
         raise ValueError(f"{name}: want uint64{list(shape)}, got {x.dtype}{list(x.shape)}")
-    return _buffer(_WORDS, x if x.flags.c_contiguous else np.ascontiguousarray(x))
+    try:
+        return _buffer(_WORDS, x)
+    except ValueError:  # not C-contiguous
+        return _buffer(_WORDS, np.ascontiguousarray(x))
 
 
 def _bytes(x: U8, shape: tuple[int, ...], name: str) -> Any:
     """A pointer to x: uint8[shape]."""
     if x.shape != shape or x.dtype != _U8:
         raise ValueError(f"{name}: want uint8{list(shape)}, got {x.dtype}{list(x.shape)}")
-    return _buffer(_BYTES, x if x.flags.c_contiguous else np.ascontiguousarray(x))
+    try:
+        return _buffer(_BYTES, x)
+    except ValueError:  # not C-contiguous
+        return _buffer(_BYTES, np.ascontiguousarray(x))
 
 
 def _made(shape: tuple[int, ...]) -> tuple[U64, Any]:
@@ -98,14 +105,24 @@ def _strided(x: U64) -> tuple[U64, Any]:
     return x, _ffi.cast("uint64_t *", x.__array_interface__["data"][0])
 
 
-def _matmul(out: U64, a: U64, b: U64, mode: int) -> None:
-    if a.dtype != _U64 or b.dtype != _U64:
-        raise ValueError(f"matmul: want uint64, got {a.dtype} and {b.dtype}")
-    if a.ndim > 3:
-        a, b, out = a.reshape(-1, *a.shape[-2:]), b.reshape(-1, *b.shape[-2:]), out.reshape(-1, *out.shape[-2:])
+def _product(out: U64 | None, a: U64, b: U64, mode: int) -> U64:
+    """out = a @ b into a new array (mode 0), or out += and -= a @ b (mode 1 and -1)."""
+    left, right = a.shape, b.shape
+    if len(left) < 2 or left[:-2] != right[:-2] or left[-1] != right[-2] or a.dtype != _U64 or b.dtype != _U64:
+        raise ValueError(
+            f"matmul: want uint64[..., m, k] @ uint64[..., k, n] with equal leading axes, got {a.dtype}{list(left)} @ {b.dtype}{list(right)}"
+        )
+    shape = (*left[:-1], right[-1])
+    if out is None:
+        out = np.empty(shape, _U64)
+    elif out.shape != shape or out.dtype != _U64 or not out.flags.c_contiguous:
+        raise ValueError(f"matmul_add: want C-contiguous uint64{list(shape)}, got {out.dtype}{list(out.shape)}")
+    if len(left) > 3:
+        batch = math.prod(left[:-2])
+        a, b = a.reshape(batch, *left[-2:]), b.reshape(batch, *right[-2:])
     a, a_data = _strided(a)
     b, b_data = _strided(b)
-    if a.ndim == 2:
+    if len(left) == 2:
         batch, a_batch, b_batch = 1, 0, 0
         a_row, a_col = a.strides
         b_row, b_col = b.strides
@@ -113,35 +130,22 @@ def _matmul(out: U64, a: U64, b: U64, mode: int) -> None:
         batch = len(a)
         a_batch, a_row, a_col = a.strides
         b_batch, b_row, b_col = b.strides
-    m, k = a.shape[-2:]
-    failed = _lib.mpc_matmul(
-        _buffer(_WORDS, out), a_data, b_data, batch, m, k, b.shape[-1],
-        a_batch >> 3, a_row >> 3, a_col >> 3, b_batch >> 3, b_row >> 3, b_col >> 3, mode,
-    )  # fmt: skip
-    if failed:
-        raise MemoryError(f"matmul: no memory to pack {a.shape} @ {b.shape}")
-
-
-def _product_shape(a: U64, b: U64) -> tuple[int, ...]:
-    left, right = a.shape, b.shape
-    if len(left) < 2 or left[:-2] != right[:-2] or left[-1] != right[-2]:
-        raise ValueError(f"matmul: want [..., m, k] @ [..., k, n] with equal leading axes, got {list(left)} @ {list(right)}")
-    return (*left[:-1], right[-1])
+    if _lib.mpc_matmul(
+        _buffer(_WORDS, out), a_data, b_data, batch, left[-2], left[-1], right[-1],
+        a_batch, a_row, a_col, b_batch, b_row, b_col, mode,
+    ):  # fmt: skip
+        raise MemoryError(f"matmul: no memory to pack {list(left)} @ {list(right)}")
+    return out
 
 
 def matmul(a: U64, b: U64) -> U64:
     """a @ b mod 2^64.  a: [..., m, k], b: [..., k, n] with equal leading axes, any strides; result C-contiguous."""
-    out = np.empty(_product_shape(a, b), _U64)
-    _matmul(out, a, b, 0)
-    return out
+    return _product(None, a, b, 0)
 
 
 def matmul_add(out: U64, a: U64, b: U64, *, negate: bool = False) -> None:
     """out += a @ b (or -= with `negate`) mod 2^64.  out: [..., m, n], C-contiguous, apart from a and b."""
-    shape = _product_shape(a, b)
-    if out.shape != shape or out.dtype != _U64 or not out.flags.c_contiguous:
-        raise ValueError(f"matmul_add: want C-contiguous uint64{list(shape)}, got {out.dtype}{list(out.shape)}")
-    _matmul(out, a, b, -1 if negate else 1)
+    _product(out, a, b, -1 if negate else 1)
 
 
 def mul_share(mx: U64, lx: U64, my: U64, ly: U64, gamma: U64, mask: U64, *, first: bool) -> U64:
@@ -269,7 +273,7 @@ def gate_deal(masks: U64, *, with_eq: bool) -> U64:
     rows, count = masks.shape
     sets = _gate_sets(rows // 2, with_eq)
     products, data = _made((len(sets), count))
-    _lib.mpc_gate_deal(data, _words(masks, (rows & ~1, count), "masks"), sets, len(sets), count, rows // 2)
+    _lib.mpc_gate_deal(data, _words(masks, (rows & ~1, count), "masks"), sets, len(sets), count)
     return products
 
 

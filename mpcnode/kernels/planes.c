@@ -5,8 +5,22 @@
 #include "native.h"
 
 #define GRAIN 2048 /* words of each row that are worth a thread */
-#define LANES 8    /* blocks of 64 elements that are transposed side by side */
+#define LINE 8     /* words of a cache line */
 #define BLOCK 512  /* words of each row of a gate that stay in the first-level cache */
+
+/* Rows are worked through by whole cache lines: rows often stand a multiple of 4 KiB apart, so that all their lines compete for one set of
+   the first-level cache and a line is gone before its second half is asked for. */
+typedef uint64_t line __attribute__((vector_size(LINE * 8), aligned(8), may_alias));
+
+#define LOAD(row) (*(const line *)(row))
+#define STORE(row, value) (*(line *)(row) = (value))
+
+/* The last words of rows, less than a line, to or from lines of their own. */
+INLINE void copy_rows(uint64_t *to, size_t to_words, const uint64_t *from, size_t from_words, int rows, size_t count) {
+    for (int r = 0; r < rows; r++)
+        for (size_t w = 0; w < count; w++)
+            to[(size_t)r * to_words + w] = from[(size_t)r * from_words + w];
+}
 
 /* ---- bytes of 0 and 1 <-> bits ---- */
 typedef struct {
@@ -76,34 +90,34 @@ void mpc_unpack_bits(uint8_t *bits, const uint64_t *plane, int64_t elements) {
 }
 
 /* ---- numbers -> planes: 64 x 64 bit matrices, transposed by swapping ever smaller blocks ---- */
-typedef uint64_t lanes[LANES];
+typedef uint64_t quad __attribute__((vector_size(32)));
+typedef quad block[64][LINE / 4]; /* eight matrices side by side, one in each lane of a line */
 
 /* Three of the six stages on eight rows that stand `stride` apart: they stay in registers. */
-INLINE void swap_blocks(lanes *rows, size_t stride, const int *shifts, const uint64_t *masks) {
-    for (size_t lane = 0; lane < LANES; lane++) {
-        uint64_t v[8];
-        for (int i = 0; i < 8; i++)
-            v[i] = rows[i * stride][lane];
-        for (int stage = 0; stage < 3; stage++)
-            for (int pair = 0; pair < 4; pair++) {
-                int half = 4 >> stage, i = pair / half * 2 * half + pair % half;
-                uint64_t swap = (v[i] >> shifts[stage] ^ v[i + half]) & masks[stage];
-                v[i] ^= swap << shifts[stage];
-                v[i + half] ^= swap;
+INLINE void swap_blocks(quad (*rows)[LINE / 4], const int stride, const int shift, const uint64_t *masks) {
+    for (int half = 0; half < LINE / 4; half++) {
+        quad v[8];
+        UNROLL for (int i = 0; i < 8; i++)
+            v[i] = rows[i * stride][half];
+        UNROLL for (int stage = 0; stage < 3; stage++)
+            UNROLL for (int pair = 0; pair < 4; pair++) {
+                const int by = shift >> stage, apart = 4 >> stage, i = pair / apart * 2 * apart + pair % apart;
+                quad swap = (v[i] >> by ^ v[i + apart]) & masks[stage];
+                v[i] ^= swap << by;
+                v[i + apart] ^= swap;
             }
-        for (int i = 0; i < 8; i++)
-            rows[i * stride][lane] = v[i];
+        UNROLL for (int i = 0; i < 8; i++)
+            rows[i * stride][half] = v[i];
     }
 }
 
-INLINE void transpose(lanes rows[64]) {
-    static const int coarse[3] = {32, 16, 8}, fine[3] = {4, 2, 1};
-    static const uint64_t coarse_masks[3] = {0x00000000ffffffffu, 0x0000ffff0000ffffu, 0x00ff00ff00ff00ffu};
-    static const uint64_t fine_masks[3] = {0x0f0f0f0f0f0f0f0fu, 0x3333333333333333u, 0x5555555555555555u};
+INLINE void transpose(block rows) {
+    static const uint64_t coarse[3] = {0x00000000ffffffffu, 0x0000ffff0000ffffu, 0x00ff00ff00ff00ffu};
+    static const uint64_t fine[3] = {0x0f0f0f0f0f0f0f0fu, 0x3333333333333333u, 0x5555555555555555u};
     for (int i = 0; i < 8; i++)
-        swap_blocks(rows + i, 8, coarse, coarse_masks);
+        swap_blocks(rows + i, 8, 32, coarse);
     for (int i = 0; i < 64; i += 8)
-        swap_blocks(rows + i, 1, fine, fine_masks);
+        swap_blocks(rows + i, 1, 4, fine);
 }
 
 typedef struct {
@@ -113,25 +127,32 @@ typedef struct {
     int lo, hi;
 } to_planes_args;
 
-INLINE void to_planes_body(const to_planes_args *p, size_t start, size_t stop) {
-    lanes rows[64];
-    for (size_t word = start; word < stop; word += LANES) {
-        size_t used = stop - word < LANES ? stop - word : LANES;
-        for (size_t lane = 0; lane < used; lane++) {
-            const uint64_t *x = p->x + 64 * (word + lane);
-            size_t left = p->elements - 64 * (word + lane), count = left < 64 ? left : 64;
-            for (size_t i = 0; i < count; i++)
-                rows[i][lane] = x[i];
-            for (size_t i = count; i < 64; i++)
-                rows[i][lane] = 0;
-        }
-        for (size_t lane = used; lane < LANES; lane++)
-            for (size_t i = 0; i < 64; i++)
-                rows[i][lane] = 0;
-        transpose(rows);
-        for (int bit = p->lo; bit < p->hi; bit++)
-            memcpy(p->planes + (size_t)(bit - p->lo) * p->words + word, rows[bit], used * sizeof(uint64_t));
+/* Up to 512 elements -> up to a line of each plane. */
+INLINE void planes_line(const to_planes_args *p, size_t word, size_t used) {
+    block rows;
+    uint64_t *lanes = (uint64_t *)rows;
+    size_t left = p->elements - 64 * word;
+    if (left >= 64 * LINE)
+        for (size_t i = 0; i < 64; i++)
+            for (size_t lane = 0; lane < LINE; lane++)
+                lanes[i * LINE + lane] = p->x[64 * (word + lane) + i];
+    else
+        for (size_t i = 0; i < 64; i++)
+            for (size_t lane = 0; lane < LINE; lane++)
+                lanes[i * LINE + lane] = 64 * lane + i < left ? p->x[64 * (word + lane) + i] : 0;
+    transpose(rows);
+    for (int bit = p->lo; bit < p->hi; bit++) {
+        uint64_t *to = p->planes + (size_t)(bit - p->lo) * p->words + word;
+        if (used == LINE)
+            STORE(to, LOAD(lanes + bit * LINE));
+        else
+            copy_rows(to, LINE, lanes + bit * LINE, LINE, 1, used);
     }
+}
+
+INLINE void to_planes_body(const to_planes_args *p, size_t start, size_t stop) {
+    for (size_t word = start; word < stop; word += LINE)
+        planes_line(p, word, stop - word < LINE ? stop - word : LINE);
 }
 KERNEL(to_planes)
 
@@ -142,6 +163,8 @@ void mpc_to_planes(uint64_t *planes, const uint64_t *x, int64_t elements, int lo
 }
 
 /* ---- comparison leaves on chunks of four bits ---- */
+#define CHUNK 4
+
 typedef struct {
     uint64_t *rows;
     const uint64_t *rho;
@@ -149,33 +172,28 @@ typedef struct {
     int bits;
 } leaf_deal_args;
 
-INLINE void leaf_deal_chunk(uint64_t *restrict rows, const uint64_t *rho, size_t words, size_t start, size_t stop, int width) {
-    INDEPENDENT
-    for (size_t w = start; w < stop; w++) {
-        uint64_t a = rho[w], b = width > 1 ? rho[words + w] : 0;
-        uint64_t c = width > 2 ? rho[2 * words + w] : 0, d = width > 3 ? rho[3 * words + w] : 0;
-        uint64_t ab = a & b, cd = c & d;
-        rows[w] = a;
-        if (width > 1) {
-            rows[words + w] = b;
-            rows[2 * words + w] = ab;
-        }
-        if (width > 2) {
-            rows[3 * words + w] = c;
-            rows[4 * words + w] = a & c;
-            rows[5 * words + w] = b & c;
-            rows[6 * words + w] = ab & c;
-        }
-        if (width > 3) {
-            rows[7 * words + w] = d;
-            rows[8 * words + w] = a & d;
-            rows[9 * words + w] = b & d;
-            rows[10 * words + w] = ab & d;
-            rows[11 * words + w] = cd;
-            rows[12 * words + w] = a & cd;
-            rows[13 * words + w] = b & cd;
-            rows[14 * words + w] = ab & cd;
-        }
+/* A line of each monomial of a chunk: row s - 1 is the product of the bits in the set s. */
+INLINE void deal_line(uint64_t *rows, const uint64_t *rho, size_t words, const int width) {
+    line product[1 << CHUNK];
+    UNROLL for (int s = 1; s < 1 << width; s++) {
+        const int top = s < 2 ? 0 : s < 4 ? 1 : s < 8 ? 2 : 3, rest = s ^ 1 << top;
+        if (rest)
+            product[s] = product[1 << top] & product[rest];
+        else
+            product[s] = LOAD(rho + (size_t)top * words);
+        STORE(rows + (size_t)(s - 1) * words, product[s]);
+    }
+}
+
+INLINE void deal_chunk(uint64_t *rows, const uint64_t *rho, size_t words, size_t start, size_t stop, const int width) {
+    size_t w = start;
+    for (; w + LINE <= stop; w += LINE)
+        deal_line(rows + w, rho + w, words, width);
+    if (w < stop) {
+        uint64_t in[CHUNK * LINE] = {0}, out[15 * LINE];
+        copy_rows(in, LINE, rho + w, words, width, stop - w);
+        deal_line(out, in, LINE, width);
+        copy_rows(rows + w, words, out, LINE, (1 << width) - 1, stop - w);
     }
 }
 
@@ -183,14 +201,14 @@ INLINE void leaf_deal_body(const leaf_deal_args *p, size_t start, size_t stop) {
     uint64_t *rows = p->rows;
     const uint64_t *rho = p->rho;
     int left = p->bits;
-    for (; left >= 4; left -= 4, rho += 4 * p->words, rows += 15 * p->words)
-        leaf_deal_chunk(rows, rho, p->words, start, stop, 4);
+    for (; left >= CHUNK; left -= CHUNK, rho += CHUNK * p->words, rows += 15 * p->words)
+        deal_chunk(rows, rho, p->words, start, stop, CHUNK);
     if (left == 3)
-        leaf_deal_chunk(rows, rho, p->words, start, stop, 3);
+        deal_chunk(rows, rho, p->words, start, stop, 3);
     else if (left == 2)
-        leaf_deal_chunk(rows, rho, p->words, start, stop, 2);
+        deal_chunk(rows, rho, p->words, start, stop, 2);
     else if (left == 1)
-        leaf_deal_chunk(rows, rho, p->words, start, stop, 1);
+        deal_chunk(rows, rho, p->words, start, stop, 1);
 }
 KERNEL(leaf_deal)
 
@@ -206,56 +224,36 @@ typedef struct {
     int bits, first;
 } leaf_share_args;
 
-/* The monomials t[s] of a chunk are summed over one bit at a time, from the highest: t'[s] = n_i·t[s] ^ t[s + {i}].  Before bit i is
-   summed over, t[{i}] holds what n_i·rho_i is multiplied with in lt. */
-INLINE void leaf_share_chunk(uint64_t *restrict lt, uint64_t *restrict eq, const uint64_t *c, const uint64_t *rows, size_t words,
-                             size_t start, size_t stop, int width, uint64_t one) {
-#define MONOMIAL(s) rows[((s) - 1) * words + w]
-    INDEPENDENT
-    for (size_t w = start; w < stop; w++) {
-        uint64_t less = 0, t0 = one, t1 = MONOMIAL(1), t2 = 0, t3 = 0, t4 = 0, t5 = 0, t6 = 0, t7 = 0, n;
-        if (width > 1) {
-            t2 = MONOMIAL(2);
-            t3 = MONOMIAL(3);
-        }
-        if (width > 2) {
-            t4 = MONOMIAL(4);
-            t5 = MONOMIAL(5);
-            t6 = MONOMIAL(6);
-            t7 = MONOMIAL(7);
-        }
-        if (width > 3) {
-            n = ~c[3 * words + w];
-            uint64_t t8 = MONOMIAL(8);
-            less ^= n & t8;
-            t0 = (n & t0) ^ t8;
-            t1 = (n & t1) ^ MONOMIAL(9);
-            t2 = (n & t2) ^ MONOMIAL(10);
-            t3 = (n & t3) ^ MONOMIAL(11);
-            t4 = (n & t4) ^ MONOMIAL(12);
-            t5 = (n & t5) ^ MONOMIAL(13);
-            t6 = (n & t6) ^ MONOMIAL(14);
-            t7 = (n & t7) ^ MONOMIAL(15);
-        }
-        if (width > 2) {
-            n = ~c[2 * words + w];
-            less ^= n & t4;
-            t0 = (n & t0) ^ t4;
-            t1 = (n & t1) ^ t5;
-            t2 = (n & t2) ^ t6;
-            t3 = (n & t3) ^ t7;
-        }
-        if (width > 1) {
-            n = ~c[words + w];
-            less ^= n & t2;
-            t0 = (n & t0) ^ t2;
-            t1 = (n & t1) ^ t3;
-        }
-        n = ~c[w];
-        lt[w] = less ^ (n & t1);
-        eq[w] = (n & t0) ^ t1;
+/* A line of lt and eq of a chunk.  Its monomials t[s] are summed over one bit at a time, from the highest: t'[s] = n_i·t[s] ^ t[s + {i}].
+   Before bit i is summed over, t[{i}] holds what n_i·rho_i is multiplied with in lt. */
+INLINE void share_line(uint64_t *lt, uint64_t *eq, const uint64_t *c, const uint64_t *rows, size_t words, const int width, uint64_t one) {
+    line t[1 << CHUNK], less = {0};
+    t[0] = less + one;
+    UNROLL for (int s = 1; s < 1 << width; s++)
+        t[s] = LOAD(rows + (size_t)(s - 1) * words);
+    UNROLL for (int i = width - 1; i >= 0; i--) {
+        line n = ~LOAD(c + (size_t)i * words);
+        less ^= n & t[1 << i];
+        UNROLL for (int s = 0; s < 1 << i; s++)
+            t[s] = (n & t[s]) ^ t[s + (1 << i)];
     }
-#undef MONOMIAL
+    STORE(lt, less);
+    STORE(eq, t[0]);
+}
+
+INLINE void share_chunk(uint64_t *lt, uint64_t *eq, const uint64_t *c, const uint64_t *rows, size_t words, size_t start, size_t stop,
+                        const int width, uint64_t one) {
+    size_t w = start;
+    for (; w + LINE <= stop; w += LINE)
+        share_line(lt + w, eq + w, c + w, rows + w, words, width, one);
+    if (w < stop) {
+        uint64_t in[CHUNK * LINE] = {0}, monomials[15 * LINE] = {0}, out[2 * LINE];
+        copy_rows(in, LINE, c + w, words, width, stop - w);
+        copy_rows(monomials, LINE, rows + w, words, (1 << width) - 1, stop - w);
+        share_line(out, out + LINE, in, monomials, LINE, width, one);
+        copy_rows(lt + w, words, out, LINE, 1, stop - w);
+        copy_rows(eq + w, words, out + LINE, LINE, 1, stop - w);
+    }
 }
 
 INLINE void leaf_share_body(const leaf_share_args *p, size_t start, size_t stop) {
@@ -263,14 +261,14 @@ INLINE void leaf_share_body(const leaf_share_args *p, size_t start, size_t stop)
     const uint64_t *c = p->c, *rows = p->rows, one = (uint64_t)0 - (uint64_t)p->first;
     uint64_t *lt = p->lt, *eq = p->eq;
     int left = p->bits;
-    for (; left >= 4; left -= 4, c += 4 * words, rows += 15 * words, lt += words, eq += words)
-        leaf_share_chunk(lt, eq, c, rows, words, start, stop, 4, one);
+    for (; left >= CHUNK; left -= CHUNK, c += CHUNK * words, rows += 15 * words, lt += words, eq += words)
+        share_chunk(lt, eq, c, rows, words, start, stop, CHUNK, one);
     if (left == 3)
-        leaf_share_chunk(lt, eq, c, rows, words, start, stop, 3, one);
+        share_chunk(lt, eq, c, rows, words, start, stop, 3, one);
     else if (left == 2)
-        leaf_share_chunk(lt, eq, c, rows, words, start, stop, 2, one);
+        share_chunk(lt, eq, c, rows, words, start, stop, 2, one);
     else if (left == 1)
-        leaf_share_chunk(lt, eq, c, rows, words, start, stop, 1, one);
+        share_chunk(lt, eq, c, rows, words, start, stop, 1, one);
 }
 KERNEL(leaf_share)
 
@@ -280,13 +278,30 @@ void mpc_leaf_share(uint64_t *lt, uint64_t *eq, const uint64_t *c, const uint64_
 }
 
 /* ---- comparison gates ---- */
+#define FAN 4
+
+/* Where the product over a set of inputs stands: the mask itself for one input, else its dealt row. */
 typedef struct {
-    uint64_t *rows;
-    const uint64_t *masks;
-    const uint8_t *sets;
+    const uint64_t *masks, *rows;
     size_t words;
+    uint8_t row_of[1 << 2 * FAN];
+} products;
+
+static void index_rows(products *p, const uint8_t *sets, int count) {
+    memset(p->row_of, 0, sizeof p->row_of);
+    for (int i = 0; i < count; i++)
+        p->row_of[sets[i]] = (uint8_t)i;
+}
+
+INLINE const uint64_t *product_over(const products *p, int set) {
+    return (set & (set - 1)) == 0 ? p->masks + (size_t)__builtin_ctz((unsigned)set) * p->words : p->rows + p->row_of[set] * p->words;
+}
+
+typedef struct {
+    products of;
+    uint64_t *rows;
+    const uint8_t *sets;
     int count;
-    uint8_t row_of[256];
 } gate_deal_args;
 
 INLINE void and_into(uint64_t *restrict out, const uint64_t *x, const uint64_t *y, size_t start, size_t stop) {
@@ -295,89 +310,92 @@ INLINE void and_into(uint64_t *restrict out, const uint64_t *x, const uint64_t *
         out[w] = x[w] & y[w];
 }
 
-/* Where the product over a set of inputs stands: the mask itself for one input, else its dealt row. */
-INLINE const uint64_t *product(int set, const uint64_t *masks, const uint64_t *rows, const uint8_t *row_of, size_t words) {
-    return (set & (set - 1)) == 0 ? masks + (size_t)__builtin_ctz((unsigned)set) * words : rows + (size_t)row_of[set] * words;
-}
-
-static void index_rows(uint8_t row_of[256], const uint8_t *sets, int count) {
-    memset(row_of, 0, 256);
-    for (int i = 0; i < count; i++)
-        row_of[sets[i]] = (uint8_t)i;
-}
-
 INLINE void gate_deal_body(const gate_deal_args *p, size_t start, size_t stop) {
     for (size_t from = start; from < stop; from += BLOCK) {
         size_t to = stop - from < BLOCK ? stop : from + BLOCK;
         for (int i = 0; i < p->count; i++) { /* a set comes after its subsets: one more input times what stands already */
             int set = p->sets[i], rest = set & (set - 1);
-            and_into(p->rows + (size_t)i * p->words, product(set ^ rest, p->masks, p->rows, p->row_of, p->words),
-                     product(rest, p->masks, p->rows, p->row_of, p->words), from, to);
+            and_into(p->rows + (size_t)i * p->of.words, product_over(&p->of, set ^ rest), product_over(&p->of, rest), from, to);
         }
     }
 }
 KERNEL(gate_deal)
 
-void mpc_gate_deal(uint64_t *rows, const uint64_t *masks, const uint8_t *sets, int count, int64_t words, int fan) {
-    (void)fan;
-    gate_deal_args args = {.rows = rows, .masks = masks, .sets = sets, .words = (size_t)words, .count = count};
-    index_rows(args.row_of, sets, count);
+void mpc_gate_deal(uint64_t *rows, const uint64_t *masks, const uint8_t *sets, int count, int64_t words) {
+    gate_deal_args args = {.of = {masks, rows, (size_t)words, {0}}, .rows = rows, .sets = sets, .count = count};
+    index_rows(&args.of, sets, count);
     mpc_run(gate_deal_for, &args, (size_t)words, GRAIN);
 }
 
 typedef struct {
+    products of;
     uint64_t *out;
-    const uint64_t *m, *masks, *rows;
-    size_t words;
+    const uint64_t *m;
     int fan, with_eq, first;
-    uint8_t row_of[256];
 } gate_share_args;
 
-/* prod_i (m_i ^ mask_i) = the products t[s] of masks, summed over one input at a time: t'[s] = m_i·t[s] ^ t[s + {i}]; t[0] is `one`. */
-#define AT(s) ((s) ? t[s][w] : one)
-#define FOLD1(s) ((m[0][w] & AT(s)) ^ t[(s) + 1][w])
-#define FOLD2(s) ((m[1][w] & FOLD1(s)) ^ FOLD1((s) + 2))
-#define FOLD3(s) ((m[2][w] & FOLD2(s)) ^ FOLD2((s) + 4))
-#define FOLD4(s) ((m[3][w] & FOLD3(s)) ^ FOLD3((s) + 8))
-#define FOLD(size)                                                                                                             \
-    INLINE void fold##size(uint64_t *restrict out, const uint64_t *const *m, const uint64_t *const *t, uint64_t one, size_t start, \
-                           size_t stop) {                                                                                      \
-        INDEPENDENT                                                                                                            \
-        for (size_t w = start; w < stop; w++)                                                                                  \
-            out[w] ^= FOLD##size(0);                                                                                           \
+/* out ^= prod_i (m_i ^ mask_i), a line of it.  The products t[s] of masks are summed over one input at a time:
+   t'[s] = m_i·t[s] ^ t[s + {i}]; t[{}] is one. */
+INLINE void term_line(uint64_t *out, const uint64_t *const *m, const uint64_t *const *t, size_t w, const int inputs, uint64_t one) {
+    line sum[1 << FAN], zero = {0};
+    sum[0] = zero + one;
+    UNROLL for (int s = 1; s < 1 << inputs; s++)
+        sum[s] = LOAD(t[s] + w);
+    UNROLL for (int i = inputs - 1; i >= 0; i--) {
+        line x = LOAD(m[i] + w);
+        UNROLL for (int s = 0; s < 1 << i; s++)
+            sum[s] = (x & sum[s]) ^ sum[s + (1 << i)];
     }
-FOLD(1)
-FOLD(2)
-FOLD(3)
-FOLD(4)
+    STORE(out + w, LOAD(out + w) ^ sum[0]);
+}
+
+INLINE void term(uint64_t *out, const uint64_t **m, const uint64_t **t, size_t start, size_t stop, const int inputs, uint64_t one) {
+    size_t w = start;
+    for (; w + LINE <= stop; w += LINE)
+        term_line(out, m, t, w, inputs, one);
+    if (w < stop) {
+        uint64_t last[1 + FAN + (1 << FAN)][LINE] = {{0}};
+        copy_rows(last[0], LINE, out + w, 0, 1, stop - w);
+        for (int i = 0; i < inputs; i++) {
+            copy_rows(last[1 + i], LINE, m[i] + w, 0, 1, stop - w);
+            m[i] = last[1 + i];
+        }
+        for (int s = 1; s < 1 << inputs; s++) {
+            copy_rows(last[1 + FAN + s], LINE, t[s] + w, 0, 1, stop - w);
+            t[s] = last[1 + FAN + s];
+        }
+        term_line(last[0], m, t, 0, inputs, one);
+        copy_rows(out + w, 0, last[0], LINE, 1, stop - w);
+    }
+}
 
 /* out ^= a share of the product of `count` inputs. */
 INLINE void gate_term(const gate_share_args *p, uint64_t *out, const int *inputs, int count, size_t start, size_t stop) {
-    const uint64_t *m[4], *t[16], one = (uint64_t)0 - (uint64_t)p->first;
+    const uint64_t *m[FAN], *t[1 << FAN], one = (uint64_t)0 - (uint64_t)p->first;
     for (int i = 0; i < count; i++)
-        m[i] = p->m + (size_t)inputs[i] * p->words;
+        m[i] = p->m + (size_t)inputs[i] * p->of.words;
     for (int s = 1; s < 1 << count; s++) {
         int set = 0;
         for (int i = 0; i < count; i++)
             set |= (s >> i & 1) << inputs[i];
-        t[s] = product(set, p->masks, p->rows, p->row_of, p->words);
+        t[s] = product_over(&p->of, set);
     }
     if (count == 1)
-        fold1(out, m, t, one, start, stop);
+        term(out, m, t, start, stop, 1, one);
     else if (count == 2)
-        fold2(out, m, t, one, start, stop);
+        term(out, m, t, start, stop, 2, one);
     else if (count == 3)
-        fold3(out, m, t, one, start, stop);
+        term(out, m, t, start, stop, 3, one);
     else
-        fold4(out, m, t, one, start, stop);
+        term(out, m, t, start, stop, 4, one);
 }
 
 INLINE void gate_share_body(const gate_share_args *p, size_t start, size_t stop) {
     const int fan = p->fan;
-    uint64_t *lt = p->out, *eq = p->out + p->words;
+    uint64_t *lt = p->out, *eq = p->out + p->of.words;
     for (size_t from = start; from < stop; from += BLOCK) {
         size_t to = stop - from < BLOCK ? stop : from + BLOCK;
-        int inputs[4];
+        int inputs[FAN];
         memset(lt + from, 0, (to - from) * sizeof(uint64_t));
         for (int k = fan - 1; k >= 0; k--) { /* lt_k·eq_{k+1}···eq_{fan-1} */
             inputs[0] = k;
@@ -397,7 +415,7 @@ KERNEL(gate_share)
 
 void mpc_gate_share(uint64_t *out, const uint64_t *m, const uint64_t *masks, const uint64_t *rows, const uint8_t *sets, int count,
                     int64_t words, int fan, int with_eq, int first) {
-    gate_share_args args = {out, m, masks, rows, (size_t)words, fan, with_eq, first != 0, {0}};
-    index_rows(args.row_of, sets, count);
+    gate_share_args args = {{masks, rows, (size_t)words, {0}}, out, m, fan, with_eq, first != 0};
+    index_rows(&args.of, sets, count);
     mpc_run(gate_share_for, &args, (size_t)words, GRAIN);
 }

@@ -1,36 +1,51 @@
 """Pseudo-random expansion: AES-128 in counter mode at an address.
 
-The key stream at (key, nonce) is AES-128-CTR with the initial counter block nonce || 0^32, so every nonce owns 2^32 blocks (64 GiB).
-`cryptography` runs it at the speed of the hardware; there is no reason for a PRG of our own.
+The key stream at (key, nonce) is AES-128-CTR (NIST SP 800-38A) with the initial counter block nonce || 0^32, so every nonce owns 2^32
+blocks (64 GiB).  `cryptography` runs it at the speed of the hardware; there is no reason for a PRG of our own.
 """
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
+import numpy.typing as npt
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from mpcnode.kernels.reference import U64
-
+KEY_BYTES = 16
 NONCE_BYTES = 12
-_ZEROS = np.zeros(1 << 18, np.uint8)
 _COUNTER = bytes(16 - NONCE_BYTES)
+_ZEROS = bytes(1 << 18)  # what is encrypted; larger outputs go in parts of this size, which stay in the second-level cache
+_VIEW = memoryview(_ZEROS)
+_SMALL = 4096  # up to here copying a slice of zeros is cheaper than a view of it
+
+Array = TypeVar("Array", bound=npt.NDArray[np.generic])
 
 
 class Prg:
     """The key streams of one 16-byte key.  Not safe to share between threads."""
 
     def __init__(self, key: bytes) -> None:
-        if len(key) != 16:
-            raise ValueError(f"a PRG key has 16 bytes, not {len(key)}")
+        if len(key) != KEY_BYTES:
+            raise ValueError(f"a PRG key has {KEY_BYTES} bytes, not {len(key)}")
         self._encryptor = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
 
-    def fill(self, nonce: bytes, out: U64) -> U64:
-        """Overwrite `out` (any dtype, C-contiguous) with the key stream of `nonce` (12 bytes) and return it."""
+    def fill(self, nonce: bytes, out: Array) -> Array:
+        """Overwrite `out` (any dtype and shape, C-contiguous) with the key stream of `nonce` (12 bytes) and return it.
+        About 1.5 µs, plus 0.12 µs per KiB."""
         if len(nonce) != NONCE_BYTES:
             raise ValueError(f"a PRG nonce has {NONCE_BYTES} bytes, not {len(nonce)}")
-        self._encryptor.reset_nonce(nonce + _COUNTER)
-        flat = memoryview(out.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
-        for start in range(0, len(flat), len(_ZEROS)):
+        if not out.flags.c_contiguous:
+            raise ValueError("the output of a PRG is C-contiguous")
+        encryptor = self._encryptor
+        encryptor.reset_nonce(nonce + _COUNTER)
+        flat = (out if out.ndim else out.reshape(1)).view(np.uint8)
+        size = flat.size
+        if size <= _SMALL:
+            encryptor.update_into(_ZEROS[:size], flat)  # type: ignore[arg-type]  # numpy arrays are buffers
+            return out
+        flat = flat.reshape(-1)
+        for start in range(0, size, len(_ZEROS)):
             part = flat[start : start + len(_ZEROS)]
-            self._encryptor.update_into(memoryview(_ZEROS)[: len(part)], part)  # type: ignore[arg-type]
+            encryptor.update_into(_VIEW[: part.size], part)  # type: ignore[arg-type]
         return out

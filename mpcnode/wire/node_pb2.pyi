@@ -397,18 +397,22 @@ class LinkTraffic(_message.Message):
 
     PEER_FIELD_NUMBER: _builtins.int
     SENT_BYTES_FIELD_NUMBER: _builtins.int
+    WAITED_SECONDS_FIELD_NUMBER: _builtins.int
     peer: _builtins.str
     sent_bytes: _builtins.int
     """of masked values, without framing"""
+    waited_seconds: _builtins.float
+    """for this peer, while there was nothing else to do"""
     def __init__(
         self,
         *,
         peer: _builtins.str = ...,
         sent_bytes: _builtins.int = ...,
+        waited_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["peer", b"peer", "sent_bytes", b"sent_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["peer", b"peer", "sent_bytes", b"sent_bytes", "waited_seconds", b"waited_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -197,9 +197,7 @@ def test_a_result_of_which_only_some_pieces_came_is_missing() -> None:
 def test_a_result_that_nobody_asked_for_ends_the_job(wrong: Delivered) -> None:
     m = machine(*prepared())
     output, recipient = wrong.promise
-    ends_with(
-        m.handle(wrong), f"{wrong.party} delivered {output} for {recipient}, which the job does not promise"
-    )
+    ends_with(m.handle(wrong), f"{wrong.party} delivered {output} for {recipient}, which the job does not promise")
 
 
 def test_only_the_first_failure_is_the_cause() -> None:
@@ -328,10 +326,10 @@ def test_a_node_that_finishes_before_it_was_started_ends_the_job() -> None:
     ends_with(m.handle(Finished(R, "a")), "a finished before it was started")
 
 
-@pytest.mark.parametrize("seed", range(50))
+@pytest.mark.parametrize("seed", range(20))
 def test_whatever_happens_every_job_ends_once_and_in_order(seed: int) -> None:
-    """Random events, late and lost ones included.  A failure would be: a job that never ends, ends twice, starts while another holds
-    the cluster, or is DONE without all its results."""
+    """Random events, late and lost ones included.  A failure would be: a job that never ends, ends twice, starts while
+    another holds the cluster, or is DONE without all its results."""
     chance = random.Random(seed)
     m, names = machine(), [f"job{i}" for i in range(5)]
     waiting, ended, given = list(names), [], set()

@@ -1,0 +1,120 @@
+"""What a program costs, from the costs that its protocol declares: rounds, bytes, and the network's seconds.
+
+The engine starts every op as soon as its arguments are there, and the exchanges of all ops that wait share a round.
+So the rounds of a graph are those of its longest chain of dependent ops, and those of a loop its length times its
+body's.  The conformance suite holds the declared costs to what the simulator counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from mpcnode.graph import Graph, Op
+from mpcnode.protocols import Cost, Protocol
+
+
+class Line(NamedTuple):
+    """What the ops of one line of the user's program cost.  Rounds that lines share are counted for each of them."""
+
+    where: str
+    ops: int  # kinds of op, each counted once
+    executions: int
+    cost: Cost
+
+
+class Estimate(NamedTuple):
+    """rounds: on the longest chain; total: of all executions (its rounds mean nothing); lines: dearest first."""
+
+    rounds: int
+    total: Cost
+    evaluators: int
+    lines: tuple[Line, ...]
+
+    @property
+    def link_bytes(self) -> int:
+        """That one evaluator sends to one other, owners' inputs aside."""
+        return self.total.swap_bytes
+
+    @property
+    def bytes(self) -> int:
+        """That all parties send together."""
+        return self.evaluators * self._uplink_bytes + self.total.deal_bytes + self.total.owner_bytes
+
+    @property
+    def _uplink_bytes(self) -> int:
+        return (self.evaluators - 1) * self.total.swap_bytes
+
+    def seconds(self, rtt_s: float, bytes_per_s: float) -> float:
+        """What the network takes when every party sends and receives at most `bytes_per_s` in all, on links of that
+        round-trip time: half of it for each round, and the busiest party's bytes.  The helper deals ahead of the
+        computation, so only its bandwidth counts.  Computing comes on top, or overlaps."""
+        down = self._uplink_bytes + self.total.deal_bytes / self.evaluators + self.total.owner_bytes / self.evaluators
+        chain = self.rounds * rtt_s / 2 + max(self._uplink_bytes, down) / bytes_per_s
+        return max(chain, self.total.deal_bytes / bytes_per_s)
+
+
+def estimate(graph: Graph, protocol: Protocol, size: int) -> Estimate:
+    """The cost of a verified graph among `size` parties, helpers included."""
+    lines: dict[str, tuple[int, int, Cost]] = {}
+    for op, args, times in _executions(graph, 1):
+        cost = protocol.cost(op, [arg.type for arg in args], size).times(times)
+        ops, executions, sum_ = lines.get(op.where, (0, 0, Cost()))
+        lines[op.where] = (ops + 1, executions + times, sum_ + cost)
+    total = sum((cost for _, _, cost in lines.values()), Cost())
+    table = [Line(where, *counts) for where, counts in lines.items()]
+    table.sort(key=lambda line: (_bytes(line.cost), line.cost.rounds), reverse=True)
+    return Estimate(_rounds(graph, protocol, size), total, size - protocol.helpers, tuple(table))
+
+
+def _rounds(graph: Graph, protocol: Protocol, size: int) -> int:
+    """The longest chain of dependent ops, in rounds."""
+    ready: list[int] = []  # the round after which a value is there
+    for op in graph.ops:
+        start = max((ready[a] for a in op.args), default=0)
+        if op.name == "loop":
+            own = op.integer("length") * _rounds(op.body, protocol, size)
+        else:
+            own = protocol.cost(op, [graph.ops[a].type for a in op.args], size).rounds
+        ready.append(start + own)
+    return max(ready, default=0)
+
+
+def _executions(graph: Graph, times: int) -> Iterator[tuple[Op, list[Op], int]]:
+    """Every op but loops, with its arguments and how often it is executed; loop bodies included."""
+    for op in graph.ops:
+        if op.name == "loop":
+            yield from _executions(op.body, times * op.integer("length"))
+        else:
+            yield op, [graph.ops[a] for a in op.args], times
+
+
+def _bytes(cost: Cost) -> int:
+    return cost.swap_bytes + cost.deal_bytes + cost.owner_bytes
+
+
+RATE_UNITS = {"bit/s": 1, "kbit/s": 10**3, "mbit/s": 10**6, "gbit/s": 10**9}
+TIME_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+def seconds(text: str) -> float:
+    """A time such as 40ms, 200us or 1.5s; ValueError otherwise."""
+    return _quantity(text, TIME_UNITS)
+
+
+def bytes_per_s(text: str) -> float:
+    """A rate such as 352Mbit/s or 10Gbit/s; ValueError otherwise."""
+    return _quantity(text, {unit: factor / 8 for unit, factor in RATE_UNITS.items()})
+
+
+def _quantity(text: str, units: dict[str, float]) -> float:
+    lowered = text.strip().lower()
+    for unit in sorted(units, key=len, reverse=True):
+        if lowered.endswith(unit):
+            try:
+                value = float(lowered.removesuffix(unit))
+            except ValueError:
+                break
+            if 0 <= value < float("inf") and (value > 0 or units is TIME_UNITS):
+                return value * units[unit]
+    raise ValueError(f"{text!r} is no number with one of the units {', '.join(units)}")

@@ -1,0 +1,130 @@
+"""From a jax function to a graph.  Nothing else imports jax.
+
+The function is traced on the shapes of its inputs.  What does not depend on their values is evaluated right here, loop
+counters, random permutations and learning rates included (`visibility`, `known`); the rest is written by one rule per
+primitive (`emit`, `lower.rules`).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from coordinator.frontend.emit import Block, Scope
+from coordinator.frontend.flat import flatten, prune
+from coordinator.jobfile import Input, Piece
+from coordinator.lower.builder import Builder, Value
+from coordinator.lower.rules import CompileError, Operand, Public, Site
+from mpcnode.graph import Graph, Kind, Type, verify
+from mpcnode.ring import FRAC
+
+
+class Output(NamedTuple):
+    """One array that is revealed.  name: the output and its place in it, as in weights/0/w.  dtype: float32, int32 or
+    bool.  A recipient decodes the ring elements with `frac`.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    frac: int
+    to: tuple[str, ...]
+
+
+class Traced(NamedTuple):
+    graph: Graph
+    outputs: tuple[Output, ...]
+
+
+def trace(
+    function: Callable[..., Any],
+    inputs: Mapping[str, Input],
+    outputs: Mapping[str, Sequence[str]],
+    frac: int = FRAC,
+) -> Traced:
+    """The verified graph of `function` on these inputs.
+
+    The function gets its inputs by name, if it has parameters of these names, else in their order; each is float32 or
+    int32, [rows, columns] or [rows].  It returns a dict with the names of `outputs`, which say who learns each; values
+    may be any pytrees.  Raises CompileError for what cannot be computed on secret data.
+    """
+    shapes = [_shape(item) for item in inputs.values()]
+    call = _called_by(function, tuple(inputs))
+    closed, structure = jax.make_jaxpr(call, return_shape=True)(*shapes)
+    results = _named(structure, outputs, getattr(function, "__name__", "the function"))
+    flat, _ = prune(flatten(closed), [True] * len(closed.jaxpr.outvars))
+    scope = Scope(frac)
+    values = [_read(scope.builder, item) for item in inputs.values()]
+    found = Block(scope, flat, values).run()
+    leaves = [
+        _reveal(scope, name, result, leaf, tuple(outputs[name.split("/")[0]]))
+        for (name, leaf), result in zip(results, found, strict=True)
+    ]
+    graph = scope.builder.graph()
+    verify(graph)
+    return Traced(graph, tuple(leaves))
+
+
+def _shape(item: Input) -> Any:
+    dtype = np.int32 if item.integer else np.float32
+    return jax.ShapeDtypeStruct(item.shape, dtype)  # type: ignore[no-untyped-call]
+
+
+def _called_by(function: Callable[..., Any], names: tuple[str, ...]) -> Callable[..., Any]:
+    """The function of positional arguments, called by name where it knows the names."""
+    parameters = inspect.signature(function).parameters
+    if all(n in parameters and parameters[n].kind is not inspect.Parameter.POSITIONAL_ONLY for n in names):
+        return lambda *args: function(**dict(zip(names, args, strict=True)))
+    return function
+
+
+def _named(structure: Any, outputs: Mapping[str, Sequence[str]], who: str) -> list[tuple[str, Any]]:
+    """Every array of the result with its name, in jax's order.  Raises CompileError when the outputs do not match."""
+    if not isinstance(structure, dict):
+        raise CompileError(f"{who} returns no dict: it wants one entry for each of {', '.join(outputs)}")
+    for name in structure:
+        if name not in outputs:
+            raise CompileError(f"{who} returns {name!r}, and the job does not say who learns it: add it to [outputs]")
+    for name in outputs:
+        if name not in structure:
+            raise CompileError(f"{who} does not return {name!r}, which the job's [outputs] name")
+    leaves, _ = jax.tree_util.tree_flatten_with_path(structure)
+    return [("/".join(_key(part) for part in path), leaf) for path, leaf in leaves]
+
+
+def _key(part: Any) -> str:
+    for attribute in ("key", "idx", "name"):
+        if hasattr(part, attribute):
+            return str(getattr(part, attribute)).replace("/", "_")
+    return str(part)
+
+
+def _read(b: Builder, item: Input) -> Value:
+    """An input's pieces, stacked."""
+    frac = 0 if item.integer else b.frac
+    pieces = [
+        b.emit(
+            "input", owner=p.owner, dataset=p.dataset, columns=tuple(p.columns),
+            type=Type(Kind.ARITH, frac, (p.rows, len(p.columns))),
+        )
+        for p in item.pieces
+    ]  # fmt: skip
+    whole = pieces[0] if len(pieces) == 1 else b.emit("concat", *pieces, axis=0)
+    return b.reshape(whole, item.shape)
+
+
+def _reveal(scope: Scope, name: str, result: Operand | None, leaf: Any, to: tuple[str, ...]) -> Output:
+    assert result is not None
+    kind = {"f": "float32", "b": "bool"}.get(np.dtype(leaf.dtype).kind, "int32")
+    if isinstance(result, Public):
+        site = Site("output", {}, [result.shape], [result.kind], "", scope, lambda index: index)
+        result = site.value(result)
+    scope.builder.emit("reveal", result, to=to, name=name)
+    return Output(name, tuple(leaf.shape), kind, result.frac, to)
+
+
+__all__ = ["CompileError", "Input", "Output", "Piece", "Traced", "trace"]

@@ -1,0 +1,257 @@
+"""JOB.toml: which function runs, which data its arguments are, and who learns which result.
+
+    [job]
+    name = "breast-cancer"
+    program = "train.py:train"                      # relative to the job file
+    [inputs.x]
+    rows = ["clinic_a/wdbc", "clinic_b/wdbc"]       # owner/dataset; the rows are stacked
+    columns = "features"                            # a group that every owner has, or a list of columns and groups
+    [inputs.y]
+    rows = ["clinic_a/wdbc", "clinic_b/wdbc"]
+    columns = ["malignant"]
+    squeeze = true                                  # [rows] instead of [rows, 1]
+    [outputs]
+    weights = ["analyst"]                           # nobody else ever sees it
+
+`resolve` holds the names against what the owners offer.  A name that nobody knows is answered with the nearest one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, NoReturn
+
+import tomli_w
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from mpcnode import tomlfile
+from mpcnode.cluster import Cluster
+from mpcnode.errors import ConfigError
+from mpcnode.identity import Name
+from mpcnode.ring import FRAC
+from mpcnode.wire import coordinator_pb2, node_pb2
+
+STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+def _check_block(text: str) -> str:
+    owner, slash, dataset = text.partition("/")
+    if not (owner and slash and dataset) or "/" in dataset:
+        raise ValueError('rows are named OWNER/DATASET, such as "clinic_a/wdbc"')
+    return text
+
+
+def _check_program(text: str) -> str:
+    file, colon, function = text.rpartition(":")
+    if not (colon and file.endswith(".py") and function.isidentifier()):
+        raise ValueError('a program is FILE.py:FUNCTION, such as "train.py:train"')
+    return text
+
+
+def _check_key(text: str) -> str:
+    if not text.isidentifier():
+        raise ValueError(f"{text!r} is no Python name")
+    return text
+
+
+Block = Annotated[str, AfterValidator(_check_block)]
+Key = Annotated[str, AfterValidator(_check_key)]
+
+
+class JobSection(BaseModel):
+    """[job]"""
+
+    model_config = STRICT
+
+    name: str = Field(min_length=1, max_length=100)
+    program: Annotated[str, AfterValidator(_check_program)]
+    frac: int = Field(FRAC, ge=4, le=28)  # fraction bits of the fixed-point numbers
+
+
+class InputSection(BaseModel):
+    """[inputs.NAME]"""
+
+    model_config = STRICT
+
+    rows: tuple[Block, ...] = Field(min_length=1)
+    columns: str | tuple[str, ...]
+    squeeze: bool = False
+
+    @field_validator("columns")
+    @classmethod
+    def _some(cls, columns: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if not columns:
+            raise ValueError("names no column")
+        return columns
+
+
+class JobFile(BaseModel):
+    """A job as its author writes it."""
+
+    model_config = STRICT
+
+    job: JobSection
+    inputs: dict[Key, InputSection] = Field(min_length=1)
+    outputs: dict[Key, Annotated[tuple[Name, ...], Field(min_length=1)]] = Field(min_length=1)
+
+
+class Piece(NamedTuple):
+    """Rows of one owner's dataset."""
+
+    owner: str
+    dataset: str
+    rows: int
+    columns: tuple[str, ...]
+
+
+class Input(NamedTuple):
+    """An argument of the user's function: the pieces' rows, stacked."""
+
+    pieces: tuple[Piece, ...]
+    squeeze: bool
+    integer: bool  # every column holds integers or booleans
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As the function sees it."""
+        rows = sum(piece.rows for piece in self.pieces)
+        return (rows,) if self.squeeze else (rows, len(self.pieces[0].columns))
+
+
+class Plan(NamedTuple):
+    """A job whose names are all known."""
+
+    name: str
+    frac: int
+    inputs: dict[str, Input]
+    outputs: dict[str, tuple[str, ...]]
+
+
+def read(path: Path) -> JobFile:
+    """Read a job file; ConfigError names the file and the field that is wrong."""
+    return tomlfile.read(path, JobFile)
+
+
+def of_function(
+    function: Callable[..., Any],
+    inputs: Mapping[str, Mapping[str, Any]],
+    outputs: Mapping[str, Sequence[str]],
+    *,
+    name: str | None = None,
+    **options: Any,
+) -> JobFile:
+    """The job file that one would write for `function`; ConfigError names the field that is wrong."""
+    called = getattr(function, "__name__", "job")
+    program = f"notebook.py:{called if called.isidentifier() else 'function'}"
+    job = {"name": name or called, "program": program, **options}
+    try:
+        document = json.dumps({"job": job, "inputs": inputs, "outputs": outputs})
+        return JobFile.model_validate_json(document)
+    except TypeError as error:
+        raise ConfigError(f"the job is not made of texts, numbers and lists: {error}") from error
+    except ValidationError as error:
+        raise ConfigError(f"the job: {tomlfile.sentence(error)}") from error
+
+
+def text(job: JobFile) -> str:
+    """The job as TOML."""
+    return tomli_w.dumps(job.model_dump(mode="json"))
+
+
+def resolve(job: JobFile, place: str, cluster: Cluster, schemas: Iterable[coordinator_pb2.PartySchemas]) -> Plan:
+    """The job with all names looked up.  `place` is the job file's name, for messages.
+
+    Raises ConfigError for a dataset, column or recipient that there is not, and for blocks that do not stack.
+    """
+    offered = {f"{party.party}/{schema.dataset}": schema for party in schemas for schema in party.schemas}
+    members = [card.name for card in cluster.cards]
+    for output, recipients in job.outputs.items():
+        for recipient in recipients:
+            if recipient not in members:
+                _unknown(
+                    f"{place}: outputs.{output}: there is no member {recipient!r} in the cluster", recipient, members
+                )
+    inputs = {name: _input(section, f"{place}: inputs.{name}", offered) for name, section in job.inputs.items()}
+    return Plan(job.job.name, job.job.frac, inputs, dict(job.outputs))
+
+
+def load_function(path: Path, job: JobFile) -> Callable[..., Any]:
+    """The function that the job file at `path` names; ConfigError if there is none.
+
+    Its file's folder is put on the import path, so that it may import what lies beside it.
+    """
+    file_name, _, name = job.job.program.rpartition(":")
+    file = path.parent / file_name
+    spec = importlib.util.spec_from_file_location(f"job_{file.stem}", file)
+    if not file.is_file() or spec is None or spec.loader is None:
+        raise ConfigError(f"{path}: job.program: there is no file {file}")
+    module = importlib.util.module_from_spec(spec)
+    folder = str(file.parent.resolve())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    function = getattr(module, name, None)
+    if not callable(function):
+        functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        _unknown(f"{path}: job.program: {file} has no function {name}", name, functions)
+    found: Callable[..., Any] = function
+    return found
+
+
+def _input(section: InputSection, place: str, offered: Mapping[str, node_pb2.Schema]) -> Input:
+    pieces: list[Piece] = []
+    integer = True
+    for block in section.rows:
+        if block not in offered:
+            _unknown(f"{place}.rows: nobody offers {block!r}", block, list(offered))
+        schema = offered[block]
+        columns = _expand(section.columns, f"{place}.columns", block, schema)
+        dtypes = {column.name: column.dtype for column in schema.columns}
+        integer = integer and all(dtypes[name] in ("int64", "bool") for name in columns)
+        owner, _, dataset = block.partition("/")
+        pieces.append(Piece(owner, dataset, schema.rows, columns))
+    first = pieces[0]
+    for block, piece in zip(section.rows, pieces, strict=True):
+        if piece.columns != first.columns:
+            raise ConfigError(f"{place}: {block} and {section.rows[0]} {_difference(piece.columns, first.columns)}")
+    if section.squeeze and len(first.columns) != 1:
+        raise ConfigError(f"{place}.squeeze: wants one column, and there are {len(first.columns)}")
+    return Input(tuple(pieces), section.squeeze, integer)
+
+
+def _expand(columns: str | Sequence[str], place: str, block: str, schema: node_pb2.Schema) -> tuple[str, ...]:
+    """Names of columns for names of columns and groups, in the order asked for."""
+    groups = {group.name: tuple(group.columns) for group in schema.groups}
+    known = {column.name for column in schema.columns}
+    found: list[str] = []
+    for name in (columns,) if isinstance(columns, str) else columns:
+        if name not in groups and name not in known:
+            _unknown(f"{place}: {block} has no column or group {name!r}", name, [*groups, *known])
+        found += groups.get(name, (name,))
+    twice = {name for name in found if found.count(name) > 1}
+    if twice:
+        raise ConfigError(f"{place}: column {min(twice)!r} of {block} comes twice")
+    return tuple(found)
+
+
+def _difference(columns: tuple[str, ...], others: tuple[str, ...]) -> str:
+    """How the columns of two blocks that should stack differ."""
+    missing, more = [c for c in others if c not in columns], [c for c in columns if c not in others]
+    if not missing and not more:
+        return "have the same columns in another order: name them one by one"
+    return f"do not stack: column {(missing or more)[0]!r} is in one of them only"
+
+
+def _unknown(sentence: str, name: str, known: Sequence[str]) -> NoReturn:
+    """Refuse a name, and say which one may have been meant or which there are."""
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        raise ConfigError(f"{sentence}: did you mean {near[0]!r}?")
+    listed = ", ".join(sorted(known)[:10]) + (", ..." if len(known) > 10 else "")
+    raise ConfigError(f"{sentence}; there is {listed or 'none'}")

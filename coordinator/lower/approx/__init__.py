@@ -1,0 +1,59 @@
+"""Functions of secret numbers, written in ops that the machine has.
+
+Every function states its domain, where it is right, how far off it is at most, and what it yields elsewhere: that is
+bounded, so a number that strays does not ruin its neighbours.  `error <= 2^-12·max(1, |f|)` is the rule; the largest
+errors that the tests saw, rounds and costs are in docs/numerics.md.
+
+Piecewise polynomials serve for all of them (`pieces`, `fit`): they need the fewest rounds, five for most.  What is
+known of a value's range (`lower.ranges`) saves pieces.
+"""
+
+from coordinator.lower.approx.division import divide
+from coordinator.lower.approx.functions import (
+    erf,
+    exp,
+    expm1,
+    integer_pow,
+    log,
+    log1p,
+    logistic,
+    reciprocal,
+    rsqrt,
+    sqrt,
+    tanh,
+)
+from coordinator.lower.order import (
+    abs_,
+    argmax,
+    argmin,
+    maximum,
+    minimum,
+    reduce_max,
+    reduce_min,
+    relu,
+    sign_,
+)
+
+__all__ = [
+    "abs_",
+    "argmax",
+    "argmin",
+    "divide",
+    "erf",
+    "exp",
+    "expm1",
+    "integer_pow",
+    "log",
+    "log1p",
+    "logistic",
+    "maximum",
+    "minimum",
+    "reciprocal",
+    "reduce_max",
+    "reduce_min",
+    "relu",
+    "rsqrt",
+    "sign_",
+    "sqrt",
+    "tanh",
+]

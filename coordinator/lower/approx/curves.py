@@ -1,0 +1,188 @@
+"""Functions that look alike at every scale: log, reciprocal, square roots.
+
+Two ways.  Directly: pieces over the whole domain, 20 to 40 of them, in five rounds.  Or, where there are many elements,
+by scale: x is brought into [1, 64) first, and 4 to 7 pieces are left.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from coordinator.lower.approx.fit import Function, Numbers, Piece, fit
+from coordinator.lower.approx.pieces import Split, column, elements, evaluate, relabel, rows, split, weighted
+from coordinator.lower.builder import Builder, Value
+from coordinator.lower.order import ROUND_BYTES
+from coordinator.lower.ranges import Range, range_of
+from mpcnode.ring import FRAC
+
+TOLERANCE = 2.0**-12.7  # of the pieces: what is left of 2^-12 is for rounding
+NEAR = 12  # x >= 2^NEAR is too large to be squared: there pieces are evaluated at x / 2^NEAR, one round later
+TOP = 24  # domains end at 2^TOP
+OCTAVES = 6  # of a scale: what `normalise` brings into [1, 64)
+PIECE_BYTES, SCALE_BYTES, SCALE_ROUNDS = 81, 65, 6  # dealt an element and piece or scale; rounds that scaling adds
+
+
+class Curve(NamedTuple):
+    """A function for x >= low, and how it behaves under scaling: f(x·s) = s^power·f(x), or f(x) + log s (power 0)."""
+
+    f: Function
+    tolerance: Function
+    low: int  # log2 of where the domain begins
+    high: int  # ... and ends
+    power: float
+    below: float  # where x is below the domain
+    zero_above: bool  # whether f is 0 above the domain (else it is as the last piece has it)
+
+
+def flat_tolerance(x: Numbers) -> Numbers:
+    return np.full_like(x, TOLERANCE)
+
+
+def relative(f: Function, least: float = 1.0) -> Function:
+    return lambda x: TOLERANCE * np.maximum(least, np.abs(f(x)))
+
+
+def _reciprocal(x: Numbers) -> Numbers:
+    return np.asarray(1 / x)
+
+
+def _rsqrt(x: Numbers) -> Numbers:
+    return np.asarray(1 / np.sqrt(x))
+
+
+CURVES = {
+    "log": Curve(np.log, flat_tolerance, -18, 24, 0, -18 * math.log(2), zero_above=False),
+    "reciprocal": Curve(_reciprocal, relative(_reciprocal), -12, 13, -1, 2.0**12, zero_above=True),
+    "quotient": Curve(_reciprocal, relative(_reciprocal, 0), -12, 24, -1, 2.0**12, zero_above=False),
+    "sqrt": Curve(np.sqrt, relative(np.sqrt), -18, 24, 0.5, 0.0, zero_above=False),
+    "rsqrt": Curve(_rsqrt, relative(_rsqrt), -18, 24, -0.5, 2.0**9, zero_above=False),
+}
+
+
+# ---- pieces ----------------------------------------------------------------------------------------------------------
+class Pieces(NamedTuple):
+    """near: for x; far: for x / 2^NEAR, after them.  low, high: whether x may lie below the first or above the last."""
+
+    near: tuple[Piece, ...]
+    far: tuple[Piece, ...]
+    low: bool
+    high: bool
+
+    @property
+    def total(self) -> int:
+        return len(self.near) + len(self.far)
+
+    @property
+    def knots(self) -> list[float]:
+        far = [p.start * 2.0**NEAR for p in self.far] + [p.stop * 2.0**NEAR for p in self.far[-1:]]
+        near = [p.start for p in self.near] + ([] if far else [self.near[-1].stop])
+        return near + far
+
+
+@lru_cache(maxsize=64)
+def _fitted(name: str) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
+    curve = CURVES[name]
+    far, scale = curve.high > NEAR + 1, 2.0**NEAR
+    near = fit(curve.f, curve.tolerance, 2.0**curve.low, 2.0 ** (NEAR if far else curve.high))
+    if not far:
+        return near, ()
+    top = 2.0 ** (curve.high - NEAR)
+    return near, fit(lambda z: curve.f(z * scale), lambda z: curve.tolerance(z * scale), 1.0, top)
+
+
+@lru_cache(maxsize=64)
+def _unit(name: str) -> tuple[Piece, ...]:
+    """Pieces for what `normalise` yields."""
+    f, power = CURVES[name].f, CURVES[name].power
+    return fit(f, relative(f, 0) if power else flat_tolerance, 1.0, 2.0**OCTAVES)
+
+
+def needed(name: str, known: Range) -> Pieces:
+    """The pieces that x can reach."""
+    curve, (near, far) = CURVES[name], _fitted(name)
+    scale = 2.0**NEAR
+    keep_near = tuple(p for p in near if p.stop > known.low and p.start < known.high)
+    keep_far = tuple(p for p in far if p.stop * scale > known.low and p.start * scale < known.high)
+    if not keep_near + keep_far:
+        keep_near = near[:1] if known.high <= near[0].start else () if far else near[-1:]
+        keep_far = far[-1:] if not keep_near else ()
+    low = known.low < 2.0**curve.low
+    return Pieces(keep_near, keep_far, low, curve.zero_above and known.high > 2.0**curve.high)
+
+
+def at_pieces(b: Builder, x: Value, pieces: Pieces, where: Split, frac: int, below: float) -> Value:
+    """The polynomials at x, with `frac` fraction bits; `below` where x is below them.  5 rounds, far ones 6."""
+    bits = None if where.edges is None else where.between(b, range(pieces.total + 1))
+    constant = (where.below(b, 0), below) if where.low and below else None
+    parts: list[Value] = []
+    for group, far in ((pieces.near, False), (pieces.far, True)):
+        if group:
+            start = len(pieces.near) if far else 0
+            own = None if bits is None else b.slice_axis(bits, 0, start, start + len(group))
+            at = relabel(b, b.emit("trunc", x, by=NEAR), FRAC) if far else x
+            parts.append(evaluate(b, at, group, own, frac, None if parts else constant))
+    return parts[0] if len(parts) == 1 else b.emit("add", *parts)
+
+
+# ---- scaling ---------------------------------------------------------------------------------------------------------
+class Normal(NamedTuple):
+    """z in [1, 64) and what was divided by: x = z·2^exponents[k] where bits[k]; z = 0 where x is below the domain."""
+
+    z: Value
+    bits: Value  # [1 + scales, elements]; the first row: below the domain, whose scale is the first one's
+    exponents: list[int]
+
+
+def normalise(b: Builder, x: Value, low: int, high: int) -> Normal:
+    """Bring x [elements] in [2^low, 2^high) into [1, 64): a comparison and a select for every 6 octaves.  5 rounds."""
+    exponents = list(range(low, high, OCTAVES))
+    where = split(b, x, [2.0**e for e in exponents] + [math.inf], low=True, high=False, exact=True)
+    groups = where.between(b, range(len(exponents) + 1))
+    top = max(0, exponents[-1])
+    shifted = b.emit("mul", rows(b, x, len(exponents)), column(b, [1 << (top - e) for e in exponents], top, x.shape[0]))
+    z = b.align(b.emit("sum", b.emit("select", groups, shifted, keep=1), axes=(0,)), FRAC)
+    first = b.reshape(where.below(b, 0), (1, *x.shape))
+    return Normal(z, b.emit("concat", first, groups, axis=0), [exponents[0], *exponents])
+
+
+def scaled(b: Builder, x: Value, name: str, frac: int) -> tuple[Value, Normal]:
+    """The curve at the normalised x."""
+    curve, unit = CURVES[name], _unit(name)
+    n = normalise(b, x, curve.low, TOP)
+    where = split(b, n.z, [0.5, *(p.stop for p in unit)], low=True, high=False)  # z is 0 or about 1 and more
+    at_one = float(curve.f(np.array(1.0))) if curve.below else 0.0
+    return at_pieces(b, n.z, Pieces(unit, (), low=True, high=False), where, frac, at_one), n
+
+
+def by_scale_pays(x: Value, name: str, pieces: Pieces) -> bool:
+    """Whether scaling x, which needs more rounds, saves more than they are worth."""
+    curve = CURVES[name]
+    scales = (TOP - curve.low) // OCTAVES
+    saved = PIECE_BYTES * (pieces.total - len(_unit(name))) - SCALE_BYTES * scales
+    return saved * x.type.size > SCALE_ROUNDS * ROUND_BYTES
+
+
+def evaluate_curve(b: Builder, x: Value, name: str) -> Value:
+    """f(x) with the Builder's fraction bits.  5 rounds, or 6 where x may be above 2^12; by scale 10 (log) or 12."""
+    curve, flat = CURVES[name], elements(b, x)
+    pieces = needed(name, range_of(b, x))
+    if by_scale_pays(flat, name, pieces):
+        y = _by_scale(b, flat, name)
+    else:
+        where = split(b, flat, pieces.knots, low=pieces.low, high=pieces.high)
+        y = at_pieces(b, flat, pieces, where, b.frac, curve.below)
+    return b.reshape(y, x.shape)
+
+
+def _by_scale(b: Builder, x: Value, name: str) -> Value:
+    power = CURVES[name].power
+    if not power:
+        y, n = scaled(b, x, name, b.frac)
+        return b.emit("add", y, weighted(b, n.bits, [e * math.log(2) for e in n.exponents], b.frac))
+    y, n = scaled(b, x, name, 22)
+    scales = [2.0 ** (power * e) for e in n.exponents]
+    return b.align(b.emit("mul", y, weighted(b, n.bits, scales, 18)), b.frac)

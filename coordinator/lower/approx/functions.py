@@ -1,0 +1,142 @@
+"""Functions of one secret number."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+
+from coordinator.lower.approx.curves import evaluate_curve, flat_tolerance, relative
+from coordinator.lower.approx.fit import Function, Numbers, Piece, fit
+from coordinator.lower.approx.pieces import elements, evaluate, split, stair, weighted
+from coordinator.lower.builder import Builder, Value
+from coordinator.lower.order import abs_, negative
+from coordinator.lower.ranges import note, range_of
+
+EXP_TOP = 14.0
+EXP_ZERO = -9.2  # exp is 2^-13.3 here, and 0 below
+
+
+# ---- exponentials ----------------------------------------------------------------------------------------------------
+@lru_cache(maxsize=1)
+def _exp_pieces() -> tuple[Piece, ...]:
+    return fit(np.exp, relative(np.exp), EXP_ZERO, EXP_TOP + 1 / 32)
+
+
+@lru_cache(maxsize=8)
+def _stair_pieces(f: Function, low: float, high: float) -> tuple[Piece, ...]:
+    return fit(f, flat_tolerance, low, high)
+
+
+def exp(b: Builder, x: Value) -> Value:
+    """e^x for x < 2^43 in absolute value: error <= 2^-12·max(1, e^x) up to 14; 0 below -9.2, e^14 above 14.  5 rounds.
+
+    Where x <= 0 is known (x - max(x), -|x|), 4 comparisons an element instead of 15.
+    """
+    flat, known = elements(b, x), range_of(b, x)
+    if known.high <= 0:
+        y = stair(b, flat, _stair_pieces(np.exp, EXP_ZERO, 0.0), 0.0, None)
+    else:
+        pieces = _exp_pieces()
+        where = split(b, flat, [EXP_ZERO, *(p.stop for p in pieces)], low=True, high=True)
+        y = evaluate(b, flat, pieces, where.between(b, range(len(pieces) + 1)), b.frac)
+        above = b.emit("not", b.reshape(where.below(b, len(pieces)), (1, *flat.shape)))
+        y = b.emit("add", y, weighted(b, above, [math.exp(EXP_TOP)], b.frac))
+    ends = [math.exp(min(EXP_TOP, v)) for v in known]
+    return note(b, b.reshape(y, x.shape), *ends)
+
+
+def expm1(b: Builder, x: Value) -> Value:
+    """e^x - 1: as `exp`; near 0 the error is absolute."""
+    return b.sub(exp(b, x), b.fill(1.0, x))
+
+
+# ---- logarithm, roots, quotients -------------------------------------------------------------------------------------
+def log(b: Builder, x: Value) -> Value:
+    """The natural logarithm for 2^-18 <= x < 2^24: error <= 2^-12.  -12.48 below.  5 rounds for x known to be below
+    2^12, else 6; for many elements 10.
+    """
+    known = range_of(b, x)
+    y = evaluate_curve(b, x, "log")
+    return note(b, y, *(math.log(min(max(v, 2.0**-18), 2.0**26)) for v in known))
+
+
+def log1p(b: Builder, x: Value) -> Value:
+    """log(1 + x): as `log`; near 0 the error is absolute.  4 rounds and no comparison for x known to be in [0, 1]."""
+    return log(b, b.add(x, b.fill(1.0, x)))
+
+
+def sqrt(b: Builder, x: Value) -> Value:
+    """The square root for 0 <= x < 2^24: error <= 2^-12·max(1, sqrt(x)).  0 below.  5 rounds for x known to be below
+    2^12, else 6; for many elements 12.
+    """
+    top = math.sqrt(max(0.0, range_of(b, x).high))
+    return note(b, evaluate_curve(b, x, "sqrt"), 0, top)
+
+
+def rsqrt(b: Builder, x: Value) -> Value:
+    """1 / sqrt(x) for 2^-18 <= x < 2^24: error <= 2^-12·max(1, 1/sqrt(x)).  2^9 below.  Rounds as `sqrt`."""
+    return note(b, evaluate_curve(b, x, "rsqrt"), 0, 2.0**9)
+
+
+def reciprocal(b: Builder, x: Value) -> Value:
+    """1 / x for |x| >= 2^-12: error <= 2^-12·max(1, 1/|x|).  Nearer to 0 it is 2^12 (-2^12 for x < 0).  5 rounds for x
+    known to be positive, else 10; for many elements 7 more.
+
+    The error is absolute for |x| > 1: to divide by large numbers, `divide`.
+    """
+    known = range_of(b, x)
+    if known.high <= 0:
+        return b.emit("neg", reciprocal(b, b.emit("neg", x)))
+    if known.low >= 0:
+        return note(b, evaluate_curve(b, x, "reciprocal"), 0, 1 / max(known.low, 2.0**-12))
+    y = reciprocal(b, abs_(b, x))
+    return b.emit("sub", y, b.emit("scale", b.emit("select", negative(b, x), y, keep=1), by=2, frac=0))
+
+
+# ---- sigmoids --------------------------------------------------------------------------------------------------------
+def _logistic(x: Numbers) -> Numbers:
+    return np.asarray(0.5 + 0.5 * np.tanh(x / 2))
+
+
+def _erf(x: Numbers) -> Numbers:
+    return np.array([math.erf(v) for v in x])
+
+
+def logistic(b: Builder, x: Value) -> Value:
+    """1 / (1 + e^-x) for |x| < 2^43: error <= 2^-12.  5 rounds."""
+    pieces = _stair_pieces(_logistic, -9.2, 9.2)
+    return note(b, b.reshape(stair(b, elements(b, x), pieces, 0.0, 1.0), x.shape), 0, 1)
+
+
+def tanh(b: Builder, x: Value) -> Value:
+    """The hyperbolic tangent for |x| < 2^43: error <= 2^-12.  5 rounds."""
+    pieces = _stair_pieces(np.tanh, -4.95, 4.95)
+    return note(b, b.reshape(stair(b, elements(b, x), pieces, -1.0, 1.0), x.shape), -1, 1)
+
+
+def erf(b: Builder, x: Value) -> Value:
+    """The error function for |x| < 2^43: error <= 2^-12.  5 rounds."""
+    pieces = _stair_pieces(_erf, -2.75, 2.75)
+    return note(b, b.reshape(stair(b, elements(b, x), pieces, -1.0, 1.0), x.shape), -1, 1)
+
+
+# ---- powers ----------------------------------------------------------------------------------------------------------
+def integer_pow(b: Builder, x: Value, n: int) -> Value:
+    """x^n by squaring: 2 rounds a factor on the longest path.  Every power on the way must be below 2^25 in absolute
+    value; the error is a unit in the last place of each, times what it is multiplied with.  n < 0: 1 / x^-n.
+    """
+    if n < 0:
+        return reciprocal(b, integer_pow(b, x, -n))
+    if n == 0:
+        return b.fill(1.0, x)
+    result: Value | None = None
+    while True:
+        if n & 1:
+            result = x if result is None else b.mul(result, x)
+        n >>= 1
+        if not n:
+            assert result is not None
+            return result
+        x = b.mul(x, x)

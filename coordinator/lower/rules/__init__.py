@@ -1,0 +1,57 @@
+"""Legalization: one rule per jax primitive, from an equation on secret operands to ops of the machine.
+
+To add a primitive, write one function under `@rule` in the file where its relatives are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from coordinator.lower.rules import arithmetic, contraction, elementwise, indexing, logic, structure
+from coordinator.lower.rules.registry import RULES, CompileError, Operand, Public, Site, refuse
+from mpcnode.graph import GraphError
+
+INSTEAD = {
+    "sort": "sort known data, or compare with thresholds",
+    "top_k": "take the largest one with jnp.argmax",
+    "while": "run a fixed number of turns with lax.fori_loop or lax.scan, and freeze the result with jnp.where",
+    "cond": "compute both branches and choose with jnp.where",
+    "floor": "let the owner of the data round it",
+    "round": "let the owner of the data round it",
+    "rem": "let the owner of the data compute it",
+    "sin": "let the owner of the data compute it, or write a polynomial",
+    "cos": "let the owner of the data compute it, or write a polynomial",
+    "debug_callback": "return the value as an output to see it",
+    "pure_callback": "compute it inside of the program, or let the owner of the data do so",
+}
+
+
+def lower(site: Site, operands: Sequence[Operand]) -> Sequence[Operand]:
+    """The equation's results.  Raises CompileError when there is no rule for it, or its rule refuses it."""
+    found = RULES.get(site.name)
+    if found is None:
+        site.refuse("is not supported on secret values", INSTEAD.get(site.name, ""))
+    try:
+        with site.b.at(site.where):
+            results = found(site, *operands)
+    except GraphError as error:
+        site.refuse(str(error))
+    return [results] if isinstance(results, Operand) else list(results)
+
+
+__all__ = [
+    "INSTEAD",
+    "RULES",
+    "CompileError",
+    "Operand",
+    "Public",
+    "Site",
+    "arithmetic",
+    "contraction",
+    "elementwise",
+    "indexing",
+    "logic",
+    "lower",
+    "refuse",
+    "structure",
+]

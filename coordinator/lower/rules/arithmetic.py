@@ -1,0 +1,234 @@
+"""Sums, products and quotients, elementwise and over axes, of floats (fixed-point) and integers."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from coordinator.lower import approx
+from coordinator.lower.builder import Value
+from coordinator.lower.rules.registry import Operand, Public, Site, approximate, factor_bits, pointwise, rule
+
+
+# ---- linear --------------------------------------------------------------------------------------------------------
+@rule("add", "add_any")
+def add(s: Site, x: Operand, y: Operand) -> Operand:
+    for one, other in ((x, y), (y, x)):
+        if isinstance(one, Public):
+            if one.scalar == 0 and isinstance(other, Value):
+                return s.value(other, s.shape)
+            again = rechoose(s, other, one.scalar, operator.add)
+            if again is not None:
+                return again
+            return s.b.add(s.value(other, s.shape), s.value(_guarded(s, one, other), s.shape))
+    return s.b.add(*s.both(x, y))
+
+
+def _guarded(s: Site, guard: Public, root: Operand) -> Public:
+    """A small constant added to a square root keeps a later quotient small.  The root of a number that is zero but for
+    its last bit is 2^(-frac/2): a guard below that guards nothing, so it is raised to it (optax.adam adds 1e-8).
+    """
+    least, number = 2.0 ** -(s.b.frac // 2), guard.scalar
+    if s.noted(root, "root") is not None and number is not None and 0 < number < least:
+        return guard._replace(array=np.full((), least), over=())
+    return guard
+
+
+@rule("sub")
+def sub(s: Site, x: Operand, y: Operand) -> Operand:
+    if isinstance(y, Public):
+        return add(s, x, y._replace(array=np.negative(np.asarray(y.array))))
+    if isinstance(x, Public) and x.scalar == 0:
+        return s.b.emit("neg", s.value(y, s.shape))
+    found = s.b.sub(*s.both(x, y))
+    return s.note(found, "difference", x, y) if isinstance(x, Value) else found
+
+
+@rule("neg")
+def neg(s: Site, x: Value) -> Value:
+    again = rechoose(s, x, -1.0, operator.mul)
+    return s.b.emit("neg", x) if again is None else again
+
+
+@rule("reduce_sum")
+def reduce_sum(s: Site, x: Value) -> Value:
+    axes = tuple(sorted(int(a) for a in s.params["axes"]))
+    return s.b.emit("sum", x, axes=axes) if axes else x
+
+
+@rule("cumsum")
+def cumsum(s: Site, x: Value) -> Value:
+    """A product with a triangle of ones, which costs no round."""
+    axis = int(s.params["axis"])
+    n = x.shape[axis]
+    ones = np.triu(np.ones((n, n), np.int64))
+    last = len(x.shape) - 1
+    perm = tuple(last if a == axis else axis if a == last else a for a in range(last + 1))
+    moved = s.b.reshape(s.b.transpose(x, perm), (x.type.size // n, n))
+    summed = s.b.emit("dot", moved, s.b.raw(ones.T.copy() if s.params["reverse"] else ones, 0))
+    return s.b.transpose(s.b.reshape(summed, tuple(x.shape[p] for p in perm)), perm)
+
+
+# ---- products ------------------------------------------------------------------------------------------------------
+@rule("mul")
+def mul(s: Site, x: Operand, y: Operand) -> Operand:
+    for one, other in ((x, y), (y, x)):
+        if isinstance(one, Public):
+            assert isinstance(other, Value)
+            return times(s, other, one)
+    for one, other in ((x, y), (y, x)):
+        bit = lifted_bit(s, one)
+        if bit is not None:  # a choice costs less than a product, and leaves nothing to truncate
+            return s.b.keep(s.b.spread(bit, s.shape), s.value(other, s.shape), 1)
+    chosen = choice_product(s, x, y)
+    return chosen if chosen is not None else s.b.mul(*s.both(x, y))
+
+
+def times(s: Site, x: Value, c: Public) -> Value:
+    """x·c for known c: a constant factor is written into the op, others are shared by no one and cost no round."""
+    number = c.scalar
+    if number is not None:
+        s.check(c)
+        again = rechoose(s, x, number, operator.mul)
+        return s.b.spread(scaled(s, x, number), s.shape) if again is None else again
+    x = s.b.spread(x, s.shape)
+    if s.kind == "i":
+        return s.b.emit("mul", x, s.value(c, s.shape))
+    return s.b.mul(x, s.factor(c, s.shape))
+
+
+def scaled(s: Site, x: Value, number: float) -> Value:
+    """x·number, with x's own binary point; powers of two and small integers are exact."""
+    if number == 1:
+        return x
+    if number == -1:
+        return s.b.emit("neg", x)
+    if x.frac == 0:
+        return s.b.emit("scale", x, by=int(number), frac=0)
+    mantissa, top = math.frexp(number)
+    power_of_two = abs(mantissa) == 0.5
+    bits = min(62 - x.frac, max(0, 1 - top)) if power_of_two else factor_bits(np.asarray(number), s.b.frac)
+    return s.b.settle(s.b.emit("scale", x, by=round(number * 2.0**bits), frac=bits), x.frac)
+
+
+def lifted_bit(s: Site, x: Operand) -> Value | None:
+    """The bit, if x is a bit as a number 0 or 1."""
+    found = s.noted(x, "choice")
+    return found[0] if found is not None and (found[1], found[2]) == (1.0, 0.0) else None
+
+
+@rule("square")
+def square(s: Site, x: Value) -> Value:
+    return s.b.mul(x, x)
+
+
+@rule("integer_pow")
+def integer_pow(s: Site, x: Value) -> Operand:
+    n = int(s.params["y"])
+    if n in (0, 1):
+        return x if n else Public(np.broadcast_to(np.float32(1), s.shape), (), s.kind)
+    if n == 2:
+        return square(s, x)
+    if s.kind == "i":
+        s.refuse("a power of a secret integer", "convert it to float32 first")
+    return approximate(s, approx.reciprocal, x) if n == -1 else approximate(s, approx.integer_pow, x, n)
+
+
+@rule("pow")
+def power(s: Site, x: Operand, y: Operand) -> Operand:
+    """x ** c for a constant c, and c ** y; others, and fractions, by exp(c·log x) for x > 0."""
+    if isinstance(x, Public):
+        base = x.scalar
+        if base is None or base <= 0:
+            s.refuse("wants one positive number as its base")
+        assert isinstance(y, Value)
+        return approximate(s, approx.exp, scaled(s, y, math.log(base)))
+    number = y.scalar if isinstance(y, Public) else None
+    if number is None:
+        s.refuse("wants a constant exponent", "write jnp.exp(y * jnp.log(x)) for x > 0")
+    if number in (0.5, -0.5):
+        return root(s, x) if number > 0 else approximate(s, approx.rsqrt, x)
+    if number == int(number):
+        return integer_pow(s._replace(params={"y": int(number)}), x)
+    return approximate(s, approx.exp, scaled(s, approximate(s, approx.log, x), number))
+
+
+@rule("sqrt")
+def root(s: Site, x: Value) -> Value:
+    return s.note(pointwise(s, approx.sqrt, x), "root")
+
+
+@rule("div")
+def div(s: Site, x: Operand, y: Operand) -> Operand:
+    if s.kind == "i":
+        s.refuse("a quotient of secret integers", "convert them to float32 first")
+    if isinstance(y, Public):
+        assert isinstance(x, Value)
+        with np.errstate(divide="ignore"):
+            inverse = 1.0 / np.asarray(y.array, np.float64)
+        return times(s, x, y._replace(array=inverse))
+    chosen = choice_quotient(s, x, y)
+    if chosen is not None:
+        return chosen
+    wide = s.b.op(y)
+    if wide.name == "broadcast" or y.type.size < math.prod(s.shape) or isinstance(x, Public):
+        inverse_value = reciprocal(s, y)
+        if isinstance(x, Public):
+            return times(s, inverse_value, x)
+        return s.b.mul(s.value(x, s.shape), s.b.spread(inverse_value, s.shape))
+    return approximate(s, approx.divide, s.value(x, s.shape), y)
+
+
+def reciprocal(s: Site, y: Value) -> Value:
+    """1 / y, before y is broadcast."""
+    return pointwise(s, approx.reciprocal, y)
+
+
+# ---- a secret bit that chooses between two known numbers: known functions of it are again such choices -------------
+def choose(s: Site, bit: Value, yes: float, no: float) -> Value:
+    """`yes` where the bit is 1, else `no`."""
+    frac = s.frac_of(s.kind)
+    one = s.b.emit("inject", bit)
+    gap = float(np.rint((yes - no) * 2.0**frac))
+    found = one if gap == 1 and frac == 0 else s.b.emit("scale", one, by=int(gap), frac=frac)
+    if no:
+        found = s.b.add(found, s.value(Public(np.asarray(no), (), s.kind), bit.shape))
+    return s.note(found, "choice", bit, float(yes), float(no))
+
+
+def rechoose(s: Site, x: Operand, c: float | None, function: Callable[[float, float], float]) -> Value | None:
+    """function(x, c) where x is one of two known numbers and c is known, if the results are held exactly."""
+    found = s.noted(x, "choice")
+    if found is None or c is None or not isinstance(x, Value) or x.shape != s.shape:
+        return None
+    yes, no = function(found[1], c), function(found[2], c)
+    unit = 2.0 ** s.frac_of(s.kind)
+    exact = (yes * unit).is_integer() and (no * unit).is_integer()
+    return choose(s, found[0], yes, no) if exact else None
+
+
+def choice_quotient(s: Site, x: Operand, y: Value) -> Operand | None:
+    """x / y where y is one of two known numbers (as in the gradient of jnp.maximum)."""
+    found = s.noted(y, "choice")
+    if found is None or 0.0 in found[1:]:
+        return None
+    bit, yes, no = found
+    inverse = choose(s, bit, 1 / yes, 1 / no)
+    return mul(s, x, inverse)
+
+
+def choice_product(s: Site, x: Operand, y: Operand) -> Value | None:
+    """x·y where y chooses between two known numbers: no·x + (yes - no)·[bit]·x."""
+    for one, other in ((x, y), (y, x)):
+        found: tuple[Any, ...] | None = s.noted(one, "choice")
+        if found is None:
+            continue
+        bit, yes, no = found
+        w = s.value(other, s.shape)
+        part = scaled(s, s.b.keep(s.b.spread(bit, s.shape), w, 1), yes - no)
+        return part if no == 0 else s.b.add(scaled(s, w, no), part)
+    return None

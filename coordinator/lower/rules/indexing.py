@@ -1,0 +1,148 @@
+"""Gather, scatter and slices whose place is known (it may change from step to step).  None of it costs a round.
+
+`Site.positions` (of the front end) tells for every element of a gather's result, or of a scatter's updates, the
+position of its counterpart in the flattened operand; -1 where there is none.  Everything follows from these positions;
+only rows taken along one axis have a shorter form.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from coordinator.lower.builder import Value
+from coordinator.lower.rules.registry import Numbers, Operand, Public, Site, rule
+from coordinator.lower.rules.structure import moved
+from mpcnode.graph import Kind
+
+HINT = "a product with jax.nn.one_hot(index, n) takes rows at secret indices"
+
+
+def _known(s: Site, *indices: Operand) -> tuple[Public, ...]:
+    found = tuple(i for i in indices if isinstance(i, Public))
+    if len(found) != len(indices):
+        s.refuse("the index depends on secret data", HINT)
+    return found
+
+
+# ---- blocks --------------------------------------------------------------------------------------------------------
+def _corner(s: Site, starts: tuple[Public, ...], shape: tuple[int, ...], sizes: tuple[int, ...]) -> Value:
+    """The corner of a block, clamped, as one public value [axes]."""
+    steps = {loop: int(n) for p in starts for loop, n in zip(p.over, p.array.shape, strict=False)}
+    loops = tuple(sorted(steps))
+    corner = np.empty((*(steps[loop] for loop in loops), len(starts)), np.int64)
+    for axis, p in enumerate(starts):
+        wide = [steps[loop] if loop in p.over else 1 for loop in loops]
+        corner[..., axis] = np.clip(np.asarray(p.array).reshape(wide), 0, shape[axis] - sizes[axis])
+    return s.numbers(corner, loops)
+
+
+@rule("dynamic_slice")
+def dynamic_slice(s: Site, x: Operand, *starts: Operand) -> Operand:
+    known = _known(s, *starts)
+    sizes = tuple(int(n) for n in s.params["slice_sizes"])
+    v = s.value(x)
+    if not known:
+        return v
+    corner = _corner(s, known, v.shape, sizes)
+    op = s.b.op(corner)
+    if op.name == "const":
+        start = tuple(int(i) for i in op.value)
+        limit = tuple(a + n for a, n in zip(start, sizes, strict=True))
+        return moved(s, v, lambda w: s.b.emit("slice", w, start=start, limit=limit, stride=(1,) * len(start)))
+    return moved(s, v, lambda w: s.b.emit("dynamic_slice", w, corner, sizes=sizes))
+
+
+@rule("dynamic_update_slice")
+def dynamic_update_slice(s: Site, x: Operand, block: Operand, *starts: Operand) -> Operand:
+    v, w = s.value(x), s.value(block)
+    if not starts:
+        return w
+    kind = next(u.type.kind for u in (v, w) if not u.public)
+    corner = _corner(s, _known(s, *starts), v.shape, w.shape)
+    return s.b.emit("dynamic_update", s.b.lift(v, kind), s.b.lift(w, kind), corner)
+
+
+# ---- gather --------------------------------------------------------------------------------------------------------
+@rule("gather")
+def gather(s: Site, x: Operand, indices: Operand) -> Value:
+    [index] = _known(s, indices)
+    assert isinstance(x, Value)
+    rows = _rows(s, x, index)
+    if rows is not None:
+        return rows
+    positions = np.asarray(s.positions(index).array)
+    if positions.min(initial=0) < 0:
+        s.refuse("an index is out of range")
+    place = s.numbers(positions.reshape(*positions.shape[: len(index.over)], -1), index.over)
+    return moved(s, x, lambda v: s.b.reshape(s.b.emit("take", s.b.reshape(v, (v.type.size,)), place, axis=0), s.shape))
+
+
+def _rows(s: Site, x: Value, index: Public) -> Value | None:
+    """x[i] along one axis, everything else whole, if the gather is of this kind."""
+    numbers, sizes = s.params["dimension_numbers"], tuple(int(n) for n in s.params["slice_sizes"])
+    if len(numbers.start_index_map) != 1 or numbers.operand_batching_dims:
+        return None
+    [axis] = (int(a) for a in numbers.start_index_map)
+    whole = all(n == m for a, (n, m) in enumerate(zip(sizes, x.shape, strict=True)) if a != axis)
+    if tuple(numbers.collapsed_slice_dims) != (axis,) or not whole:
+        return None
+    i = np.asarray(index.array)[..., 0]
+    if i.size and (i.min() < 0 or i.max() >= x.shape[axis]):
+        return None
+    place = s.numbers(i, index.over)
+    offset = tuple(int(d) for d in numbers.offset_dims)
+    batch = [d for d in range(len(s.shape)) if d not in offset]
+    # `take` puts the index's axes where the axis was, the gather wants them at the places that are no offset
+    natural = [*offset[:axis], *batch, *offset[axis:]]
+    perm = tuple(natural.index(d) for d in range(len(natural)))
+    return moved(s, x, lambda v: s.b.transpose(s.b.emit("take", v, place, axis=axis), perm))
+
+
+# ---- scatter -------------------------------------------------------------------------------------------------------
+def _targets(s: Site, index: Public, size: int) -> Numbers:
+    """[steps, m, size]: the updates that fall on each element, first to last, as positions in the flattened updates;
+    the number of updates stands for none.
+    """
+    positions = np.asarray(s.positions(index).array)
+    lead = positions.shape[: len(index.over)]
+    table = positions.reshape(math.prod(lead), -1)
+    steps, none = table.shape
+    order = np.argsort(table, axis=1, kind="stable")
+    ranked = np.take_along_axis(table, order, 1)
+    counter = np.broadcast_to(np.arange(none), table.shape)
+    fresh = np.ones(table.shape, bool)
+    fresh[:, 1:] = ranked[:, 1:] != ranked[:, :-1]
+    rank = counter - np.maximum.accumulate(np.where(fresh, counter, 0), axis=1)
+    valid = ranked >= 0
+    depth = int(rank[valid].max(initial=-1)) + 1
+    found = np.full((steps, depth, size), none, np.int64)
+    found[np.nonzero(valid)[0], rank[valid], ranked[valid]] = order[valid]
+    return found.reshape(*lead, depth, size)
+
+
+@rule("scatter-add")
+def scatter_add(s: Site, x: Operand, indices: Operand, updates: Operand) -> Operand:
+    """x plus, for each of its elements, the updates that fall on it: the gradient of a gather."""
+    [index] = _known(s, indices)
+    targets = _targets(s, index, math.prod(s.shape))
+    flat = s.value(updates)
+    wide = s.b.emit("pad", s.b.reshape(flat, (flat.type.size,)), low=(0,), high=(1,))
+    fallen = s.b.emit("take", wide, s.numbers(targets, index.over), axis=0)
+    total = s.b.reshape(s.b.emit("sum", fallen, axes=(0,)), s.shape)
+    return total if isinstance(x, Public) and x.scalar == 0 else s.b.add(s.value(x, s.shape), total)
+
+
+@rule("scatter")
+def scatter(s: Site, x: Operand, indices: Operand, updates: Operand) -> Value:
+    """x with elements replaced (x.at[i].set(v)): taken from the updates and x, joined."""
+    [index] = _known(s, indices)
+    v, w = s.value(x), s.value(updates)
+    size, count = v.type.size, w.type.size
+    targets = _targets(s, index, size)
+    kind = Kind.BIT if Kind.BIT in (v.type.kind, w.type.kind) else Kind.ARITH
+    flat = [s.b.lift(s.b.reshape(u, (u.type.size,)), kind) for u in (w, v)]
+    last = np.where(targets == count, -1, targets).max(axis=-2, initial=-1)  # the last update counts
+    place = s.numbers(np.where(last < 0, count + np.arange(size), last), index.over)
+    return s.b.reshape(s.b.emit("take", s.b.emit("concat", *flat, axis=0), place, axis=0), s.shape)

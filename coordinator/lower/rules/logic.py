@@ -1,0 +1,198 @@
+"""Comparisons, boolean algebra, choices, and conversions between booleans, integers and floats."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+
+from coordinator.lower.builder import Value
+from coordinator.lower.rules import arithmetic
+from coordinator.lower.rules.registry import Operand, Public, Site, rule
+from mpcnode.graph import Kind
+
+Term: TypeAlias = Value | float
+
+
+def everywhere(s: Site, truth: bool) -> Public:
+    """The known boolean in every place of the result."""
+    return Public(np.broadcast_to(np.bool_(truth), s.shape), (), "b")
+
+
+# ---- comparisons ---------------------------------------------------------------------------------------------------
+def less(s: Site, x: Term, y: Term) -> Value:
+    """The bit x < y.  A comparison with 0 is the same op wherever it is asked for, in a maximum or in its gradient."""
+    if isinstance(x, float):
+        assert isinstance(y, Value)
+        x = s.b.fill(x, y, y.frac)
+    if isinstance(y, float):
+        y = s.b.fill(y, x, x.frac)
+    if s.b.zero(y):
+        return s.b.emit("sign", x, lo=0)
+    if s.b.zero(x):
+        return s.b.emit("sign", s.b.emit("neg", y), lo=0)
+    return s.b.less(x, y)
+
+
+def _settled(s: Site, x: Operand, y: Operand) -> Public | None:
+    """A comparison whose result is known: of a value with itself, or with infinity."""
+    if isinstance(x, Value) and isinstance(y, Value) and x == y:
+        return everywhere(s, s.name in ("eq", "le", "ge"))
+    above, below = ("gt", "ge", "ne"), ("lt", "le", "ne")
+    for one, if_plus, if_minus in ((x, above, below), (y, below, above)):
+        number = one.scalar if isinstance(one, Public) and one.kind == "f" else None
+        if number is not None and np.isinf(number):
+            return everywhere(s, s.name in (if_plus if number > 0 else if_minus))
+    return None
+
+
+def _compare(s: Site, x: Operand, y: Operand) -> Operand:
+    known = _settled(s, x, y)
+    if known is not None:
+        return known
+    a, b = s.both(x, y)
+    if Kind.BIT in (a.type.kind, b.type.kind):
+        s.refuse("orders booleans", "convert them to int32 first")
+    if s.name in ("lt", "gt"):
+        return less(s, a, b) if s.name == "lt" else less(s, b, a)
+    return s.b.emit("not", less(s, b, a) if s.name == "le" else less(s, a, b))
+
+
+@rule("lt", "gt", "le", "ge")
+def order(s: Site, x: Operand, y: Operand) -> Operand:
+    return _compare(s, x, y)
+
+
+@rule("eq", "ne")
+def equal(s: Site, x: Operand, y: Operand) -> Operand:
+    """Neither x < y nor y < x: exact for integers; for floats, within the last fraction bit."""
+    known = _settled(s, x, y)
+    if known is not None:
+        return known
+    a, b = s.both(x, y)
+    if Kind.BIT in (a.type.kind, b.type.kind):
+        differ = s.b.emit("xor", a, b)
+        return differ if s.name == "ne" else s.b.emit("not", differ)
+    extreme = _is_extreme(s, x, y) or _is_extreme(s, y, x)
+    if extreme is not None:
+        return extreme if s.name == "ne" else s.b.emit("not", extreme)
+    differ = s.b.emit("or", less(s, a, b), less(s, b, a))
+    return differ if s.name == "ne" else s.b.emit("not", differ)
+
+
+@rule("is_finite")
+def is_finite(s: Site, x: Value) -> Operand:
+    """Every fixed-point number is."""
+    return everywhere(s, True)
+
+
+def _is_extreme(s: Site, x: Operand, largest: Operand) -> Value | None:
+    """The bit x != largest, where that is the maximum (or minimum) of x and another: one comparison, as it was made
+    for the maximum.  This is what the gradient of jnp.maximum asks.
+    """
+    for what in ("max", "min"):
+        pair = s.noted(largest, what)
+        if pair is None:
+            continue
+        for one, other in (pair, pair[::-1]):
+            if same(one, x):
+                a, b = s.both(one, other)
+                return less(s, a, b) if what == "max" else less(s, b, a)
+    return None
+
+
+def same(x: Operand, y: Operand) -> bool:
+    """Are both the same value, or the same known number everywhere?"""
+    if isinstance(x, Public) and isinstance(y, Public):
+        return x.scalar is not None and x.scalar == y.scalar
+    return isinstance(x, Value) and isinstance(y, Value) and x == y
+
+
+# ---- boolean algebra -----------------------------------------------------------------------------------------------
+@rule("and", "or", "xor")
+def boolean(s: Site, x: Operand, y: Operand) -> Value:
+    if s.kind != "b":
+        s.refuse("bitwise operations on secret integers are not supported")
+    return s.b.emit(s.name, *s.both(x, y))
+
+
+@rule("not")
+def negation(s: Site, x: Value) -> Value:
+    if s.kind != "b":
+        s.refuse("bitwise operations on secret integers are not supported")
+    return s.b.emit("not", x)
+
+
+@rule("reduce_and", "reduce_or", "reduce_xor")
+def reduce_boolean(s: Site, x: Value) -> Value:
+    """A tree over the reduced axes, two halves at a time."""
+    name = s.name.removeprefix("reduce_")
+    for axis in sorted((int(a) for a in s.params["axes"]), reverse=True):
+        while x.shape[axis] > 1:
+            half = x.shape[axis] // 2
+            rest = s.b.slice_axis(x, axis, 2 * half, x.shape[axis])
+            x = s.b.emit(name, s.b.slice_axis(x, axis, 0, half), s.b.slice_axis(x, axis, half, 2 * half))
+            x = s.b.emit("concat", x, rest, axis=axis) if rest.type.size else x
+        x = s.b.reshape(x, x.shape[:axis] + x.shape[axis + 1 :])
+    return x
+
+
+# ---- choices -------------------------------------------------------------------------------------------------------
+@rule("select_n")
+def select_n(s: Site, which: Operand, *cases: Operand) -> Operand:
+    """cases[which], elementwise."""
+    if isinstance(which, Public):
+        return _known_choice(s, which, cases)
+    if which.type.kind is not Kind.BIT or len(cases) != 2:
+        s.refuse("wants a secret boolean, not a secret integer", "compare it, and nest jnp.where")
+    no, yes = cases
+    if same(no, yes):
+        return s.value(yes, s.shape)
+    bit = s.b.spread(which, s.shape)
+    if s.kind == "b":
+        return _bit_choice(s, bit, *s.both(yes, no))
+    pair = tuple(c.scalar if isinstance(c, Public) else None for c in (yes, no))
+    if pair[0] is not None and pair[1] is not None:
+        return arithmetic.choose(s, bit, pair[0], pair[1])
+    return s.b.where(bit, *s.both(yes, no))
+
+
+def _bit_choice(s: Site, bit: Value, yes: Value, no: Value) -> Value:
+    if yes.public and no.public:
+        return s.b.emit("xor", s.b.emit("and", bit, yes), s.b.emit("and", s.b.emit("not", bit), no))
+    return s.b.emit("xor", no, s.b.emit("and", bit, s.b.emit("xor", yes, no)))
+
+
+def _known_choice(s: Site, which: Public, cases: tuple[Operand, ...]) -> Operand:
+    number = which.scalar
+    if number is not None:
+        case = cases[int(number)]
+        return case if isinstance(case, Public) else s.value(case, s.shape)
+    index = np.asarray(which.array).astype(np.int64)
+    total: Value | None = None
+    for i, case in enumerate(cases):
+        if isinstance(case, Public) and case.scalar == 0:
+            continue
+        mask = s.value(Public((index == i).astype(np.int64), which.over, "i"), s.shape)
+        part = s.b.emit("and" if s.kind == "b" else "mul", s.value(case, s.shape), mask)
+        total = part if total is None else s.b.emit("xor" if s.kind == "b" else "add", total, part)
+    assert total is not None
+    return total
+
+
+# ---- conversions ---------------------------------------------------------------------------------------------------
+@rule("convert_element_type")
+def convert(s: Site, x: Value) -> Value:
+    source = "b" if x.type.kind is Kind.BIT else "f" if x.frac else "i"
+    if source == s.kind:
+        return x
+    if source == "b":
+        return arithmetic.choose(s, x, 1.0, 0.0)
+    if s.kind == "b":
+        return s.b.emit("or", less(s, x, 0.0), less(s, 0.0, x))
+    if source == "f":
+        s.refuse("a secret float does not become an integer", "compare it, or let its owner pass integers")
+    return s.b.align(x, s.b.frac)
+
+
+__all__ = ["boolean", "convert", "equal", "less", "negation", "order", "reduce_boolean", "select_n"]

@@ -1,0 +1,58 @@
+"""What a program promises, and to whom: read off its graph by coordinator, submitter and recipients alike."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from coordinator.jobs import Promise
+from mpcnode.cluster import Cluster
+from mpcnode.errors import MpcError
+from mpcnode.graph import Graph, GraphError, Type, verify
+
+
+class ProgramError(MpcError):
+    """A graph that this cluster cannot run."""
+
+
+class Output(NamedTuple):
+    """One output of a program."""
+
+    type: Type
+    recipients: tuple[str, ...]
+
+
+def outputs(graph: Graph) -> dict[str, Output]:
+    """What a verified graph reveals, by name."""
+    return {op.text("name"): Output(op.type, op.texts("to")) for op in graph.ops if op.name == "reveal"}
+
+
+def promises(graph: Graph) -> frozenset[Promise]:
+    """What every evaluator owes to whom."""
+    found = outputs(graph).items()
+    return frozenset(Promise(name, recipient) for name, output in found for recipient in output.recipients)
+
+
+def check_program(graph: Graph, cluster: Cluster) -> None:
+    """Raise ProgramError for a graph that breaks the rules of graphs, reads from or reveals to somebody who cannot, or
+    reveals nothing.
+
+    The nodes check all this for themselves, and what their owners allow besides: here, it is to fail early.
+    """
+    try:
+        verify(graph)
+    except GraphError as error:
+        raise ProgramError(f"the program is no valid graph: {error}") from error
+    members = {card.name for card in cluster.cards}
+    for op in graph.ops:
+        if op.name == "input" and op.text("owner") not in cluster.evaluators:
+            raise ProgramError(
+                f"the job reads {op.text('owner')}/{op.text('dataset')}, and {op.text('owner')} is no evaluator: "
+                f"data comes from {', '.join(cluster.evaluators)}"
+            )
+        strangers = [name for name in op.texts("to") if name not in members] if op.name == "reveal" else []
+        if strangers:
+            raise ProgramError(
+                f"output {op.text('name')} is for {strangers[0]}, who is not in the cluster {cluster.name}"
+            )
+    if not promises(graph):
+        raise ProgramError("the job reveals nothing: name its outputs under [outputs]")

@@ -1,0 +1,212 @@
+"""What people read: summaries of programs, progress of jobs, tables of costs and ranges."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from coordinator.client import Client
+from coordinator.compiled import Compiled
+from coordinator.cost import Estimate
+from coordinator.programs import outputs
+from coordinator.sampling import Simulated
+from mpcnode import policy
+from mpcnode.errors import Aborted, MpcError
+from mpcnode.protocols import Protocol
+from mpcnode.wire import coordinator_pb2 as wire
+
+LAN_RTT_S, LAN_BYTES_PER_S = 1e-3, 125e6
+
+
+def amount(nbytes: float) -> str:
+    """Bytes in the decimal unit that fits."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if nbytes >= size:
+            return f"{nbytes / size:.3g} {unit}"
+    return f"{nbytes:.0f} bytes"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that fits."""
+    if seconds >= 5400:
+        return f"{seconds / 3600:.1f} h"
+    if seconds >= 90:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
+
+
+def state_name(job: wire.Job) -> str:
+    return wire.JobState.Name(job.state).removeprefix("JOB_STATE_").lower()
+
+
+# ---- before a job ---------------------------------------------------------------------------------------------------
+def summary(compiled: Compiled, found: Estimate, rules: Protocol) -> RenderableType:
+    """What will run, what it costs, who learns what, and against whom it is safe."""
+    table = Table.grid(padding=(0, 2))
+    for name, argument in compiled.plan.inputs.items():
+        blocks = ", ".join(f"{p.owner}/{p.dataset} ({p.rows:,} rows)" for p in argument.pieces)
+        table.add_row(escape(name), f"{list(argument.shape)}", escape(blocks))
+    sources = policy.taints(compiled.graph)
+    for name, output in outputs(compiled.graph).items():
+        origin = ", ".join(f"{owner}/{dataset}" for owner, dataset in sorted(sources[name])) or "public values only"
+        told = f"to {', '.join(output.recipients)}, computed from {origin}"
+        table.add_row(escape(name), f"{list(output.type.shape)}", escape(told))
+    ops = Counter(op.name for op in compiled.graph.walk())
+    common = ", ".join(f"{count} {name}" for name, count in ops.most_common(6))
+    lan = duration(found.seconds(LAN_RTT_S, LAN_BYTES_PER_S))
+    return Group(
+        Text(compiled.plan.name, style="bold"),
+        table,
+        Text(f"program {compiled.graph.digest().hex()[:12]}: {ops.total()} ops ({common})"),
+        Text(f"{costs(found)}; the network takes {lan} of it at 1 ms and 1 Gbit/s"),
+        Text(f"threat model of {rules.name}: {rules.threat_model}"),
+    )
+
+
+def costs(found: Estimate) -> str:
+    return (
+        f"{found.rounds:,} rounds, {amount(found.link_bytes)} from each evaluator to each other, "
+        f"{amount(found.total.deal_bytes)} dealt by the helper"
+    )
+
+
+def cost_table(found: Estimate, most: int) -> Table:
+    """Costs by source line, dearest first."""
+    table = Table("line", "executions", "rounds", "bytes a link", "bytes dealt", title="by source line")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for line in found.lines[:most]:
+        swapped, dealt = amount(line.cost.swap_bytes), amount(line.cost.deal_bytes)
+        where = escape(line.where or "(the compiler's own)")
+        table.add_row(where, f"{line.executions:,}", f"{line.cost.rounds:,}", swapped, dealt)
+    hidden = len(found.lines) - most
+    if hidden > 0:
+        table.caption = f"and {hidden} more lines"
+    return table
+
+
+def simulation(found: Simulated, most: int) -> RenderableType:
+    """Ranges by source line, the least headroom first, and errors by output."""
+    parts: list[RenderableType] = []
+    if found.random:
+        parts.append(
+            Text(
+                f"made-up numbers for {', '.join(found.random)} (standard normal; whole ones 0 or 1): "
+                "give real samples with --sample"
+            )
+        )
+    ranges = Table("line", "largest value", "headroom", "at", title="values by source line")
+    for line in found.ranges[:most]:
+        bits = f"{line.headroom_bits:.1f} bits"
+        tight = f"[red]{bits}: too large, or wrapped[/red]" if line.headroom_bits < 1 else bits
+        ranges.add_row(escape(line.where or "(the compiler's own)"), f"{line.largest:.4g}", tight, line.op)
+    if len(found.ranges) > most:
+        ranges.caption = f"and {len(found.ranges) - most} more lines"
+    errors = Table("output", "shape", "largest value", "largest error", "in last bits", title="against plain JAX")
+    for output in found.errors:
+        cells = (f"{output.largest:.4g}", f"{output.error:.2e}", f"{output.ulps:.1f}")
+        errors.add_row(escape(output.output), f"{list(output.shape)}", *cells)
+    parts += [ranges, errors]
+    if found.traffic is not None:
+        sent = sum(found.traffic.sent_bytes.values())
+        parts.append(Text(f"under the protocol: {found.traffic.rounds:,} rounds, {amount(sent)} from all parties"))
+    return Group(*parts)
+
+
+def schema_table(parties: Iterable[wire.PartySchemas]) -> Table:
+    table = Table("dataset", "rows", "columns", "groups")
+    for party in parties:
+        for schema in party.schemas:
+            groups = ", ".join(f"{group.name} ({len(group.columns)})" for group in schema.groups)
+            columns = ", ".join(column.name for column in schema.columns[:8])
+            more = f", ... ({len(schema.columns)})" if len(schema.columns) > 8 else ""
+            cells = (f"{party.party}/{schema.dataset}", f"{schema.rows:,}", columns + more, groups)
+            table.add_row(*map(escape, cells))
+    return table
+
+
+# ---- jobs -----------------------------------------------------------------------------------------------------------
+def job_table(jobs: Sequence[wire.Job]) -> Table:
+    table = Table("job", "submitted", "by", "state", "steps", "took")
+    for job in jobs:
+        submitted = f"{datetime.fromtimestamp(job.submitted_at).astimezone():%Y-%m-%d %H:%M}"
+        steps = f"{job.progress.done}/{job.progress.total}" if job.progress.total else ""
+        took = duration(job.ended_at - job.started_at) if job.ended_at and job.started_at else ""
+        table.add_row(escape(job.job), submitted, escape(job.submitter), state_name(job), steps, took)
+    return table
+
+
+def report_table(job: wire.Job) -> Table:
+    """What a finished job cost each node."""
+    table = Table("node", "seconds", "rounds", "sent", "waited", "peak memory")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for report in job.reports:
+        done = report.finished
+        sent = sum(link.sent_bytes for link in done.traffic)
+        waited = sum(link.waited_seconds for link in done.traffic)
+        numbers = (
+            f"{done.seconds:.1f}",
+            f"{done.rounds:,}",
+            amount(sent),
+            duration(waited),
+            f"{done.peak_mib:.0f} MiB",
+        )
+        table.add_row(escape(report.party), *numbers)
+    return table
+
+
+class _Rate(ProgressColumn):
+    """Steps a second, or seconds a step."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.speed
+        if not speed:
+            return Text("")
+        return Text(f"{speed:.1f} steps/s" if speed >= 1 else f"{1 / speed:.1f} s/step")
+
+
+def watch_job(client: Client, job: str, console: Console | None = None) -> wire.Job:
+    """Show a job's events and progress until it ends, and return it.  Raises Aborted if it does not end well."""
+    console = console or Console()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TextColumn("elapsed"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    now = wire.Job()
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("queued", total=None)
+        for event in client.watch(job):
+            now = event.job
+            if event.text:
+                at = datetime.fromtimestamp(event.at).astimezone()
+                console.print(f"{at:%H:%M:%S} {event.text}", markup=False, highlight=False, soft_wrap=True)
+            total = now.progress.total or None
+            progress.update(task, description=state_name(now), completed=now.progress.done, total=total)
+    if now.state == wire.JOB_STATE_DONE:
+        return client.get(job)
+    if now.state in (wire.JOB_STATE_ABORTED, wire.JOB_STATE_CANCELLED):
+        raise Aborted(now.cause)
+    raise MpcError(f"the coordinator no longer reports on {job}: see `coordinator jobs`")

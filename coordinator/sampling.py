@@ -1,0 +1,188 @@
+"""A job in one process on sample data: which values it meets, how near they come to the ring's limit, how exact it is.
+
+The job runs in clear on fixed-point numbers, and under the protocol if asked; both are compared with the user's
+function in plain floating point.  Nothing leaves this process, and nobody's real data is asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from coordinator.compiled import Compiled, compile_job
+from coordinator.jobfile import Input, Plan
+from mpcnode import simulate, tables
+from mpcnode.errors import DataError
+from mpcnode.graph import Kind, Op
+from mpcnode.ring import LIMIT_BITS, RangeError
+from mpcnode.rounds import Array
+
+Numbers = npt.NDArray[Any]
+
+
+class Range(NamedTuple):
+    """What the secret numbers of one source line came to.
+
+    largest: in absolute value; headroom_bits: how often the largest ring element could still double (a negative one
+    means that values have wrapped, or are about to); op: where that was.
+    """
+
+    where: str
+    largest: float
+    headroom_bits: float
+    op: str
+
+
+class Error(NamedTuple):
+    """How far an output is from that of the plain function."""
+
+    output: str
+    shape: tuple[int, ...]
+    largest: float  # of the plain values, in absolute value
+    error: float  # the largest, absolute
+    ulps: float  # the same in units of the last fraction bit
+
+
+class Simulated(NamedTuple):
+    compiled: Compiled
+    random: tuple[str, ...]  # inputs that are made up
+    ranges: tuple[Range, ...]  # the least headroom first
+    errors: tuple[Error, ...]
+    traffic: simulate.Traffic | None  # of the protocol, if it ran
+
+
+def run(
+    plan: Plan,
+    function: Callable[..., Any],
+    samples: Mapping[str, Path],
+    *,
+    protocol: str = "cleartext",
+    evaluators: int = 2,
+    seed: int = 0,
+) -> Simulated:
+    """Simulate a job on the files of `samples`, by input, and on made-up numbers for the other inputs.
+
+    A sample may have more or fewer rows than the owners' data: the job is compiled for it.  Raises DataError for a
+    file that does not fit the job.
+    """
+    unknown = [name for name in samples if name not in plan.inputs]
+    if unknown:
+        raise DataError(f"there is no input {unknown[0]!r} to sample: there is {', '.join(plan.inputs)}")
+    arrays = {name: read_sample(path, name, plan.inputs[name]) for name, path in samples.items()}
+    plan = _resized(plan, {name: len(array) for name, array in arrays.items()})
+    rng = np.random.default_rng(seed)
+    made_up = tuple(name for name in plan.inputs if name not in arrays)
+    arrays |= {name: _random(plan.inputs[name], rng) for name in made_up}
+    compiled = compile_job(plan, function, "")
+    data = _owned(plan, arrays)
+    watching = _Watching(data)
+    try:
+        secure = simulate.simulate(compiled.graph, data, hooks=lambda rank: watching if rank == 0 else watching.quiet)
+        traffic = None
+        if protocol != "cleartext":
+            secure = simulate.simulate(compiled.graph, data, protocol, evaluators=evaluators)
+            traffic = secure.traffic
+    except RangeError as error:
+        raise DataError(f"the sample data does not fit: {error}") from None
+    from coordinator.frontend.plain import run_plain
+
+    plain = run_plain(function, plan.inputs, plan.outputs, _stacked(plan, data))
+    errors = tuple(_error(name, plain[name], secure.outputs[name], plan.frac) for name in plain)
+    return Simulated(compiled, made_up, watching.ranges(), errors, traffic)
+
+
+def read_sample(path: Path, name: str, item: Input) -> Numbers:
+    """The numbers of a file, [rows, columns], for an input: its columns by name, or all of them in order."""
+    try:
+        with path.open("rb") as file:
+            columns = tables.read(path, file, None)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    wanted = item.pieces[0].columns
+    if set(wanted) <= columns.keys():
+        chosen = [columns[column] for column in wanted]
+    elif len(columns) == len(wanted):
+        chosen = list(columns.values())
+    else:
+        raise DataError(f"{path} has {len(columns)} columns, and input {name} wants {len(wanted)}: {wanted[0]}, ...")
+    if len(chosen[0]) < len(item.pieces):
+        raise DataError(f"{path} has {len(chosen[0])} rows, and input {name} stacks {len(item.pieces)} blocks")
+    return np.column_stack([column.astype(np.int64 if item.integer else np.float64) for column in chosen])
+
+
+def _resized(plan: Plan, rows: Mapping[str, int]) -> Plan:
+    """The plan with the samples' numbers of rows, spread evenly over the blocks; inputs from the same blocks follow."""
+    sizes: dict[tuple[str, str], int] = {}
+    for name, count in rows.items():
+        pieces = plan.inputs[name].pieces
+        for i, piece in enumerate(pieces):
+            size = count // len(pieces) + (i < count % len(pieces))
+            if sizes.setdefault((piece.owner, piece.dataset), size) != size:
+                raise DataError(f"the samples of inputs from {piece.owner}/{piece.dataset} differ in their rows")
+    inputs = {
+        name: item._replace(pieces=tuple(p._replace(rows=sizes.get((p.owner, p.dataset), p.rows)) for p in item.pieces))
+        for name, item in plan.inputs.items()
+    }
+    return plan._replace(inputs=inputs)
+
+
+def _random(item: Input, rng: np.random.Generator) -> Numbers:
+    """Standard-normal numbers; for whole ones, zeros and ones."""
+    shape = (sum(piece.rows for piece in item.pieces), len(item.pieces[0].columns))
+    return rng.integers(0, 2, shape) if item.integer else rng.standard_normal(shape)
+
+
+def _owned(plan: Plan, arrays: Mapping[str, Numbers]) -> dict[tuple[str, str], dict[str, Numbers]]:
+    """The samples as the owners would hold them: by dataset and column."""
+    data: dict[tuple[str, str], dict[str, Numbers]] = {}
+    for name, item in plan.inputs.items():
+        at = 0
+        for piece in item.pieces:
+            block = arrays[name][at : at + piece.rows]
+            at += piece.rows
+            columns = data.setdefault((piece.owner, piece.dataset), {})
+            columns.update({column: block[:, i] for i, column in enumerate(piece.columns)})
+    return data
+
+
+def _stacked(plan: Plan, data: Mapping[tuple[str, str], Mapping[str, Numbers]]) -> dict[str, Numbers]:
+    """The inputs as the function gets them; a column that two inputs share is the same in both."""
+    return {
+        name: np.concatenate([np.column_stack([data[p[:2]][column] for column in p.columns]) for p in item.pieces])
+        for name, item in plan.inputs.items()
+    }
+
+
+class _Watching(simulate.SimulatedHooks):
+    """Notes the largest number and the largest ring element of every source line."""
+
+    def __init__(self, data: Mapping[tuple[str, str], Mapping[str, Numbers]]) -> None:
+        super().__init__(data)
+        self.quiet = simulate.SimulatedHooks(data)
+        self._found: dict[str, Range] = {}
+
+    def value(self, number: int, op: Op, value: Array) -> None:
+        if op.type.kind is not Kind.ARITH or not value.size:
+            return
+        signed = value.view(np.int64)
+        raw = max(int(signed.max()), -int(signed.min()))
+        headroom = LIMIT_BITS - math.log2(raw) if raw else float(LIMIT_BITS)
+        before = self._found.get(op.where, Range(op.where, 0.0, float(LIMIT_BITS), op.name))
+        largest = max(before.largest, raw / 2.0**op.type.frac)
+        if headroom < before.headroom_bits:
+            before = before._replace(headroom_bits=headroom, op=op.name)
+        self._found[op.where] = before._replace(largest=largest)
+
+    def ranges(self) -> tuple[Range, ...]:
+        return tuple(sorted(self._found.values(), key=lambda found: found.headroom_bits))
+
+
+def _error(name: str, plain: Numbers, secure: Numbers, frac: int) -> Error:
+    wanted = plain.astype(np.float64)
+    error = float(np.abs(wanted - secure.astype(np.float64)).max(initial=0.0))
+    return Error(name, plain.shape, float(np.abs(wanted).max(initial=0.0)), error, error * 2.0**frac)

@@ -1,0 +1,280 @@
+"""A link to one peer: what is posted at one end is taken at the other, in order, or the attempt is over.
+
+A link has two channels: ROUND for what parties exchange in lock step, DEAL for what a helper deals ahead.  Arrays of
+a channel are numbered; the receiver knows which op, dtype and shape is due, and anything else ends the attempt.
+
+    Intake       what came from one peer and is not taken yet; bounded
+    Link         one peer, for one attempt at one job
+    MemoryLink   between threads of a process; grpc_links.py has the one between nodes
+"""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from queue import Empty, SimpleQueue
+from threading import Condition, Event
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mpcnode.errors import Aborted
+from mpcnode.frames import Piece
+from mpcnode.rounds import Array, Recv
+
+DEAL_BYTES = 64 << 20  # dealt and not taken: from there on nothing more is read from the helper
+ROUND_BYTES = 2 << 30  # a peer in lock step is never more than a round ahead: more than any round is an attack
+
+
+class Channel(enum.IntEnum):
+    """The numbers are those of peer.proto."""
+
+    ROUND = 1
+    DEAL = 2
+
+
+class Cause(NamedTuple):
+    """Why an attempt ended: the sentence that every party reports, and who and which op it is about, if any."""
+
+    text: str
+    peer: str = ""
+    where: str = ""
+
+
+class Ended(Aborted):
+    """The attempt ended early; `why` is the same at every party."""
+
+    def __init__(self, why: Cause) -> None:
+        self.why = why
+        super().__init__(why.text)
+
+
+class Late(Exception):
+    """Patience is over.  Asking again goes on where this left off."""
+
+
+class Misfit(Exception):
+    """A peer sent what was not due; the message completes a sentence about it."""
+
+
+class _Unfinished(NamedTuple):
+    """An array that has come in part."""
+
+    array: Array
+    filled: int  # bytes
+
+
+class Intake:
+    """What came from one peer.  One thread feeds it, another takes; either may be told that it is over."""
+
+    def __init__(self, peer: str, deal_bytes: int = DEAL_BYTES, round_bytes: int = ROUND_BYTES) -> None:
+        self.peer = peer
+        self.excuse: Cause | None = None  # whom the peer says that it waits for itself
+        self.done = Event()  # the peer has sent its last, or all is over
+        self._most = {Channel.DEAL: deal_bytes, Channel.ROUND: round_bytes}
+        self._queues: dict[Channel, SimpleQueue[Piece | None]] = {channel: SimpleQueue() for channel in Channel}
+        self._held = dict.fromkeys(Channel, 0)  # bytes
+        self._drained = Condition()  # guards _held
+        self._number = dict.fromkeys(Channel, 0)  # of the array that is due
+        self._unfinished: dict[Channel, _Unfinished] = {}
+        self._why: Cause | None = None
+
+    # ---- the feeding side ------------------------------------------------------------------------------------------
+    def feed(self, piece: Piece) -> None:
+        """Keep a piece for who takes it.  Raises Misfit for one that cannot be due."""
+        try:
+            channel = Channel(piece.channel)
+        except ValueError:
+            raise Misfit(f"it sent an array for channel {piece.channel}") from None
+        with self._drained:
+            self._held[channel] += len(piece.data)
+            held = self._held[channel]
+        if channel is Channel.ROUND and held > self._most[channel]:
+            raise Misfit(f"it sent {held} bytes ahead of time")
+        self._queues[channel].put(piece)
+
+    def room(self, patience_s: float) -> bool:
+        """Wait until more may be dealt (or all is over); False if that takes longer."""
+        with self._drained:
+            return self._drained.wait_for(self._has_room, patience_s)
+
+    def _has_room(self) -> bool:
+        return self._held[Channel.DEAL] < self._most[Channel.DEAL] or self._why is not None
+
+    def finish(self) -> None:
+        """The peer sends nothing more."""
+        self.done.set()
+        self._wake()
+
+    def end(self, why: Cause) -> None:
+        """All is over: whoever takes, now or later, gets `why`."""
+        self._why = self._why or why
+        self.finish()
+
+    def _wake(self) -> None:
+        for queue in self._queues.values():
+            queue.put(None)
+        with self._drained:
+            self._drained.notify_all()
+
+    # ---- the taking side -------------------------------------------------------------------------------------------
+    def take(self, channel: Channel, due: Recv, patience_s: float) -> Array:
+        """The next array of a channel, which the taker owns.
+
+        Raises Late when the next piece takes longer than `patience_s`, Misfit when something else than `due` came or
+        nothing will come any more, Ended when all is over.
+        """
+        begun = self._unfinished.pop(channel, None)
+        array, filled = begun if begun is not None else (np.empty(due.shape, due.dtype), 0)
+        nbytes, target = array.nbytes, as_bytes(array)
+        while True:
+            try:
+                piece = self._next(channel, patience_s)
+            except Late:
+                self._unfinished[channel] = _Unfinished(array, filled)
+                raise
+            if piece is None:
+                raise Misfit(f"it finished without sending {_sized(nbytes)} that were due")
+            wrong = self._misfit(piece, channel, due.op, nbytes, filled)
+            if wrong:
+                raise Misfit(f"it sent {wrong}")
+            target[filled : filled + len(piece.data)] = piece.data
+            filled += len(piece.data)
+            if filled == nbytes:
+                self._number[channel] += 1
+                return array
+
+    def _next(self, channel: Channel, patience_s: float) -> Piece | None:
+        """The next piece; None if there will be none.  Raises Late or Ended."""
+        if self._why is not None:  # before what has come, which is of no use any more
+            raise Ended(self._why)
+        try:
+            piece = self._queues[channel].get(timeout=patience_s)
+        except Empty:
+            raise Late from None
+        if piece is None:
+            self._queues[channel].put(None)  # for whoever takes next
+            if self._why is not None:
+                raise Ended(self._why)
+            return None
+        with self._drained:
+            self._held[channel] -= len(piece.data)
+            if channel is Channel.DEAL and self._has_room():
+                self._drained.notify_all()
+        return piece
+
+    def _misfit(self, piece: Piece, channel: Channel, op: int, nbytes: int, filled: int) -> str:
+        """What is wrong with a piece, completing "it sent ..."; empty if it is due."""
+        if piece.sequence != self._number[channel]:
+            return (
+                f"array {piece.sequence} of its {channel.name.lower()} channel, array {self._number[channel]} was due"
+            )
+        if piece.op != op:
+            return f"an array for op {piece.op}, one for op {op} was due"
+        if piece.nbytes != nbytes:
+            return f"{_sized(piece.nbytes)}, {nbytes} were due"
+        if filled + len(piece.data) > nbytes or (not piece.data and nbytes):
+            return f"a piece of {_sized(len(piece.data))} when {nbytes - filled} were missing"
+        return ""
+
+    def leftover(self) -> bool:
+        """True if something came that nobody took."""
+        return any(self._held.values()) or any(not q.empty() and q.get() is not None for q in self._queues.values())
+
+
+class Link(ABC):
+    """The way to one peer.  `intake` holds what came from there."""
+
+    def __init__(self, intake: Intake) -> None:
+        self.peer, self.intake = intake.peer, intake
+
+    @abstractmethod
+    def post(self, channel: Channel, op: int, array: Array, patience_s: float) -> None:
+        """Send a copy of an array; it may wait for company until `flush`.  Raises Late, having sent nothing, when the
+        peer takes in too little."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Let everything leave that was posted."""
+
+    @abstractmethod
+    def say_waiting(self, whom: Cause) -> None:
+        """Tell the peer whom this side waits for and where; an empty name: for nobody any more."""
+
+    @abstractmethod
+    def close(self, why: Cause | None) -> None:
+        """Send the peer a last word: None if this side is done.  Only an end `why` stops the intake.  Never waits."""
+
+    @abstractmethod
+    def join(self, timeout_s: float) -> None:
+        """After `close` at both sides, or at this one with a cause: let go of everything, by force if need be."""
+
+    @abstractmethod
+    def watch(self, ended: Callable[[Cause], None], broken: Callable[[str], None]) -> None:
+        """Have `ended` called when the peer ends the attempt, and `broken` when it goes away or breaks the rules.
+        They are called from another thread, and at once if it has happened already."""
+
+
+Tamper = Callable[[Piece], Iterable[Piece]]  # what is delivered in place of a piece
+
+
+class MemoryLink(Link):
+    """A link between two threads of a process."""
+
+    def __init__(self, intake: Intake, tamper: Tamper | None = None) -> None:
+        super().__init__(intake)
+        self._other: MemoryLink
+        self._tamper = tamper
+        self._sent = dict.fromkeys(Channel, 0)
+        self._ended: Callable[[Cause], None] = intake.end  # until somebody watches
+        self._broken: Callable[[str], None] = lambda why: None
+
+    @staticmethod
+    def pair(
+        low: str, high: str, tamper: Tamper | None = None, deal_bytes: int = DEAL_BYTES
+    ) -> tuple[MemoryLink, MemoryLink]:
+        """The link of the party `low` to `high`, and the link of `high` to `low`."""
+        ends = MemoryLink(Intake(high, deal_bytes), tamper), MemoryLink(Intake(low, deal_bytes), tamper)
+        ends[0]._other, ends[1]._other = ends[1], ends[0]
+        return ends
+
+    def post(self, channel: Channel, op: int, array: Array, patience_s: float) -> None:
+        if channel is Channel.DEAL and not self._other.intake.room(patience_s):
+            raise Late
+        data = bytes(as_bytes(array))
+        piece = Piece(channel, op, self._sent[channel], len(data), data)
+        self._sent[channel] += 1
+        for delivered in self._tamper(piece) if self._tamper else (piece,):
+            try:
+                self._other.intake.feed(delivered)
+            except Misfit as error:
+                self._other._broken(f"{error}")
+
+    def flush(self) -> None:
+        """Everything has left."""
+
+    def say_waiting(self, whom: Cause) -> None:
+        self._other.intake.excuse = whom if whom.peer else None
+
+    def close(self, why: Cause | None) -> None:
+        if why is None:
+            self._other.intake.finish()
+        else:
+            self._other._ended(why)
+
+    def join(self, timeout_s: float) -> None:
+        """There is nothing to let go of."""
+
+    def watch(self, ended: Callable[[Cause], None], broken: Callable[[str], None]) -> None:
+        self._ended, self._broken = ended, broken
+
+
+def as_bytes(array: Array) -> memoryview:
+    """The bytes of an array, row-major; of a copy if it is not laid out so."""
+    flat: np.ndarray[Any, Any] = np.ascontiguousarray(array).reshape(-1)
+    return flat.view(np.uint8).data
+
+
+def _sized(nbytes: int) -> str:
+    return f"{nbytes} byte" if nbytes == 1 else f"{nbytes} bytes"

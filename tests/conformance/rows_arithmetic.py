@@ -1,0 +1,214 @@
+"""Ops that compute: linear, bilinear, truncation and bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
+from typing import Any
+
+import numpy as np
+from rows import (
+    LIMIT,
+    RAGGED,
+    SHAPES,
+    TILE,
+    Case,
+    Ints,
+    Shape,
+    bit,
+    emit,
+    named,
+    public,
+    ranged,
+    ring,
+    row,
+    same,
+    secret,
+    zeros_and_ones,
+)
+
+MIXTURES = list(product((secret, public), repeat=2))
+
+
+# ---- linear ----------------------------------------------------------------------------------------------------------
+def elementwise(name: str, want: Callable[..., Any]) -> Iterator[Case]:
+    """Every mixture of secret and public arguments, in both orders; views; the same argument twice."""
+    for (first, second), shape in product(MIXTURES, SHAPES):
+        args = first(ring(*shape, seed=1)), second(ring(*shape, seed=2))
+        yield Case(f"{first.__name__}-{second.__name__}-{named(shape)}", args, emit(name), want)
+    args = secret(ring(4, 3, seed=1)), secret(ring(3, 4, seed=2))
+    yield Case("of-a-view", args, lambda b, x, y: b.emit(name, b.transpose(x, (1, 0)), y), lambda x, y: want(x.T, y))
+    yield Case("twice", (secret(ring(7)),), lambda b, x: b.emit(name, x, x), lambda x: want(x, x))
+
+
+@row
+def add() -> Iterator[Case]:
+    yield from elementwise("add", np.add)
+
+
+@row
+def sub() -> Iterator[Case]:
+    yield from elementwise("sub", np.subtract)
+
+
+@row
+def neg() -> Iterator[Case]:
+    for kind, shape in product((secret, public), SHAPES):
+        yield Case(f"{kind.__name__}-{named(shape)}", (kind(ring(*shape)),), emit("neg"), np.negative)
+
+
+@row
+def sum() -> Iterator[Case]:
+    cases: list[tuple[Shape, Shape]] = [
+        ((), ()),
+        ((7,), (0,)),
+        ((7,), ()),
+        ((3, 5), (0,)),
+        ((3, 5), (0, 1)),
+        ((2, 3, 4), (0, 2)),
+        ((2, 0), (1,)),
+        (RAGGED, (1,)),
+    ]
+    for kind, (shape, axes) in product((secret, public), cases):
+        label = f"{kind.__name__}-{named(shape)}-on-{named(axes)}"
+        want = lambda x, axes=axes: np.asarray(np.sum(x, axes))  # noqa: E731
+        yield Case(label, (kind(ring(*shape)),), emit("sum", axes=axes), want)
+
+
+@row
+def scale() -> Iterator[Case]:
+    for kind, by, shape in product((secret, public), (1, 0, -1, 12345, -(1 << 63), (1 << 63) - 1), ((), (3, 5))):
+        label = f"{kind.__name__}-{named(shape)}-by-{by}"
+        yield Case(label, (kind(ring(*shape)),), emit("scale", by=by, frac=7), partial(np.multiply, np.int64(by)))
+
+
+# ---- bilinear --------------------------------------------------------------------------------------------------------
+@row
+def mul() -> Iterator[Case]:
+    yield from elementwise("mul", np.multiply)
+
+
+@row
+def dot() -> Iterator[Case]:
+    shapes: list[tuple[Shape, Shape]] = [
+        ((1, 1), (1, 1)),
+        ((3, 5), (5, 2)),
+        ((2, 3, 4), (2, 4, 5)),
+        ((2, 3, 2, 4), (2, 3, 4, 1)),
+        ((0, 3), (3, 2)),
+        ((3, 0), (0, 2)),
+        ((3, 2), (2, 0)),
+        ((0, 2, 3), (0, 3, 2)),
+    ]
+    for (first, second), (left, right) in product(MIXTURES, shapes):
+        label = f"{first.__name__}-{second.__name__}-{named(left)}-{named(right)}"
+        yield Case(label, (first(ring(*left, seed=1)), second(ring(*right, seed=2))), emit("dot"), np.matmul)
+    for label, left, right in (
+        ("tiles-of-rows", (301, 2), (2, 450)),
+        ("tiles-of-one-row", (3, 2), (2, TILE + 3)),
+        ("tiles-of-a-batch", (5, 7, 2), (5, 2, 5000)),
+    ):
+        yield Case(label, (secret(ring(*left, seed=1)), secret(ring(*right, seed=2))), emit("dot"), np.matmul)
+    for label, perm in (("of-transposed", (0, 1, 3, 2)), ("of-moved-batches", (1, 0, 2, 3))):
+        yield Case(
+            label,
+            (secret(ring(3, 3, 3, 3, seed=1)), secret(ring(3, 3, 3, 3, seed=2))),
+            lambda b, x, y, perm=perm: b.emit("dot", b.transpose(x, perm), b.transpose(y, perm)),
+            lambda x, y, perm=perm: x.transpose(perm) @ y.transpose(perm),
+        )
+    yield Case("gram", (secret(ring(4, 3)),), lambda b, x: b.emit("dot", b.transpose(x, (1, 0)), x), lambda x: x.T @ x)
+
+
+# ---- truncation: one of the two neighbours, and exact where there is nothing to round --------------------------------
+def neighbours(x: Ints, by: int) -> tuple[Ints, Ints]:
+    floor = x >> by
+    return floor, floor + ((x & ((1 << by) - 1)) != 0)
+
+
+@row
+def trunc() -> Iterator[Case]:
+    for by, shape in [(18, s) for s in SHAPES] + [(by, (1000,)) for by in (1, 2, 15, 16, 17, 31, 32, 33, 36, 61, 62)]:
+        args = (secret(ranged(*shape, seed=by), by),)
+        yield Case(f"{named(shape)}-by-{by}", args, emit("trunc", by=by), partial(neighbours, by=by))
+    by_20 = partial(neighbours, by=20)
+    for label, edge in (("largest", LIMIT - 1), ("smallest", 1 - LIMIT), ("zero", 0), ("minus-one", -1)):
+        yield Case(label, (secret(np.full(300, edge), 20),), emit("trunc", by=20), by_20)
+    yield Case(
+        "of-a-lifted-value",
+        (public(ranged(50), 20),),
+        lambda b, x: b.emit("trunc", b.emit("lift", x, kind="arith"), by=20),
+        by_20,
+    )
+    args = secret(ranged(40, limit=1 << 30), 18), secret(ranged(40, limit=1 << 30, seed=1), 18)
+    yield Case("of-a-product", args, lambda b, x, y: b.mul(x, y), lambda x, y: neighbours(x * y, 18))
+
+
+# ---- bits ------------------------------------------------------------------------------------------------------------
+def bitwise(name: str, want: Callable[..., Any]) -> Iterator[Case]:
+    for (first, second), shape in product(((bit, bit), (bit, public), (public, bit)), [*SHAPES, (64,), (65,)]):
+        args = first(zeros_and_ones(*shape, seed=1)), second(zeros_and_ones(*shape, seed=2))
+        yield Case(f"{first.__name__}-{second.__name__}-{named(shape)}", args, emit(name), want)
+    yield Case("twice", (bit(zeros_and_ones(70)),), lambda b, x: b.emit(name, x, x), lambda x: want(x, x))
+
+
+@row
+def xor() -> Iterator[Case]:
+    yield from bitwise("xor", np.bitwise_xor)
+
+
+@row
+def and_() -> Iterator[Case]:
+    yield from bitwise("and", np.bitwise_and)
+
+
+@row
+def or_() -> Iterator[Case]:
+    yield from bitwise("or", np.bitwise_or)
+
+
+@row
+def not_() -> Iterator[Case]:
+    for shape in SHAPES:
+        yield Case(named(shape), (bit(zeros_and_ones(*shape)),), emit("not"), lambda x: 1 - x)
+
+
+def negative(x: Ints) -> Ints:
+    return np.asarray(x < 0)
+
+
+@row
+def sign() -> Iterator[Case]:
+    for lo, shape in [(0, s) for s in SHAPES] + [(18, s) for s in SHAPES] + [(lo, (500,)) for lo in range(63)]:
+        # 2^lo away from zero, and from 2^63
+        x = ranged(*shape, limit=(1 << 63) - (1 << lo if lo else 0), gap=1 << lo, seed=lo)
+        yield Case(f"{named(shape)}-lo-{lo}", (secret(x),), emit("sign", lo=lo), negative)
+    edges = {"largest": (1 << 63) - 1, "smallest": -(1 << 63), "zero": 0, "minus-one": -1, "one": 1}
+    for label, edge in edges.items():
+        yield Case(label, (secret(np.full(200, edge)),), emit("sign", lo=0), negative)
+    yield Case(  # one-sided: never for x >= 0
+        "close-to-zero",
+        (secret(np.arange(-255, 256)),),
+        emit("sign", lo=8),
+        lambda x: (np.zeros_like(x), negative(x).astype(np.int64)),
+    )
+
+
+@row
+def inject() -> Iterator[Case]:
+    for shape in SHAPES:
+        yield Case(named(shape), (bit(zeros_and_ones(*shape)),), emit("inject"), same)
+
+
+@row
+def select() -> Iterator[Case]:
+    for keep, shape in product((0, 1), SHAPES):
+        args = bit(zeros_and_ones(*shape)), secret(ring(*shape, seed=1))
+        want = lambda d, x, keep=keep: np.where(d == keep, x, 0)  # noqa: E731
+        yield Case(f"{named(shape)}-keep-{keep}", args, emit("select", keep=keep), want)
+    yield Case(
+        "relu",
+        (secret(ranged(100, limit=1 << 63)),),
+        lambda b, x: b.emit("select", b.emit("sign", x, lo=0), x, keep=0),
+        lambda x: np.maximum(x, 0),
+    )

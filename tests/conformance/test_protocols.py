@@ -1,0 +1,111 @@
+"""Every protocol computes what numpy computes, for every op, and costs what it declares."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import rows_arithmetic  # noqa: F401  (enters its rows)
+import rows_control  # noqa: F401
+import rows_structure  # noqa: F401
+from rows import NAMES, ROWS, Case, Owners, ring, secret, written
+
+from mpcnode import protocols
+from mpcnode.engine import Plan
+from mpcnode.graph import OPS, Graph, Kind, Op, Type, verify
+from mpcnode.ops import INTERACTIVE
+from mpcnode.protocols import Cost, Protocol
+from mpcnode.simulate import Message, simulate
+
+SETTINGS = [("cleartext", 1), ("cleartext", 2), ("cleartext", 3), ("masked", 2), ("masked", 3), ("masked", 5)]
+CASES = [pytest.param(case, id=f"{name}-{case.label}") for name, cases in ROWS.items() for case in cases]
+
+
+def test_every_op_has_a_row() -> None:
+    assert ROWS.keys() == OPS.keys()
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_every_case_has_its_op(name: str) -> None:
+    assert ROWS[name]
+    for case in ROWS[name]:
+        graph, _ = written(case, NAMES)
+        verify(graph)
+        assert name in {op.name for op in graph.walk()}
+
+
+@pytest.mark.parametrize("name", INTERACTIVE)
+def test_an_op_on_secrets_alone_has_a_cost_under_masked_evaluation(name: str) -> None:
+    graph, _ = written(ROWS[name][0], NAMES)
+    [op] = [op for op in graph.ops if op.name == name]
+    types = [graph.ops[a].type for a in op.args]
+    assert all(t.kind is not Kind.PUBLIC for t in types)
+    assert protocols.get("masked").cost(op, types, 3).rounds > 0
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("protocol", "evaluators"), SETTINGS, ids=str)
+def test_computes_what_numpy_computes_at_the_declared_cost(protocol: str, evaluators: int, case: Case) -> None:
+    rules = protocols.get(protocol)
+    graph, data = written(case, NAMES[:evaluators])
+    sent: dict[int, Counter[tuple[int, int]]] = defaultdict(Counter)
+
+    def count(message: Message) -> list[Message]:
+        assert message.dealt == rules.is_helper(message.source)
+        assert not rules.is_helper(message.target), "a helper receives nothing"
+        sent[message.op][message.source, message.target] += message.array.nbytes
+        return [message]
+
+    result = simulate(graph, {}, protocol, evaluators=evaluators, hooks=lambda rank: Owners(data), tap=count)
+
+    with np.errstate(over="ignore"):
+        want = case.want(*(arg.value for arg in case.args))
+    low, high = want if isinstance(want, tuple) else (want, want)
+    got = result.outputs["result"]
+    assert got.shape == low.shape
+    assert np.all((low <= got) & (got <= high))
+
+    assert sum(sent.values(), Counter()) == Counter(result.traffic.sent_bytes)
+    size = rules.helpers + evaluators
+    for number, op, types, times in executions(Plan(graph)):
+        check_bytes(rules, op, rules.cost(op, types, size).times(times), sent[number], range(rules.helpers, size))
+    if all(op.name != "loop" for op in graph.ops):
+        assert result.traffic.rounds == rounds(rules, graph, size)
+
+
+def executions(plan: Plan, times: int = 1) -> Iterator[tuple[int, Op, list[Type], int]]:
+    """Number, op, types of its arguments and how often it runs, loop bodies included."""
+    for i, op in enumerate(plan.graph.ops):
+        if op.name == "loop":
+            yield from executions(plan.bodies[i], times * op.integer("length"))
+        else:
+            yield plan.numbers[i], op, [plan.graph.ops[a].type for a in op.args], times
+
+
+def check_bytes(rules: Protocol, op: Op, cost: Cost, sent: Counter[tuple[int, int]], evaluators: range) -> None:
+    """What an op sent, by (source, target), is what it declares."""
+    assert sum(n for (source, _), n in sent.items() if rules.is_helper(source)) == cost.deal_bytes, op
+    if op.name == "input":
+        assert sum(sent.values()) == cost.owner_bytes
+    else:
+        assert all(sent[a, b] == cost.swap_bytes for a in evaluators for b in evaluators if a != b), op
+
+
+def rounds(rules: Protocol, graph: Graph, size: int) -> int:
+    """Rounds by the declared costs: on a chain of ops they add up, beside each other they are shared."""
+    depths: list[int] = []
+    for op in graph.ops:
+        own = rules.cost(op, [graph.ops[a].type for a in op.args], size).rounds
+        depths.append(own + max((depths[a] for a in op.args), default=0))
+    return max(depths)
+
+
+@pytest.mark.parametrize("evaluators", [2, 3])
+def test_an_input_of_the_helper_goes_to_every_evaluator(evaluators: int) -> None:
+    case = Case("of-the-helper", (secret(ring(4, 3)),), lambda b, x: x, lambda x: x)
+    graph, data = written(case, ["helper"])
+    found = simulate(graph, {}, "masked", evaluators=evaluators, hooks=lambda rank: Owners(data))
+    np.testing.assert_array_equal(found.outputs["result"], data["0"])
+    assert found.traffic.sent_bytes == {(0, rank): 8 * 12 for rank in range(1, 1 + evaluators)}

@@ -1,0 +1,91 @@
+"""Runs a function of lowered ops on numbers: in clear but with the roughest rounding that the protocols allow, or under
+the real protocol; and counts the rounds of its longest path.
+
+Rough: a truncation goes up or down at random, as under masks, and is wrong by 2^64 / 2^by once |x| >= 2^62; a sign that
+may pass over its lowest bits is random there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from coordinator.lower.builder import Builder, Value
+from mpcnode.engine import execute
+from mpcnode.graph import Graph, Kind, verify
+from mpcnode.party import Party, Place
+from mpcnode.protocols import Sharing
+from mpcnode.protocols.cleartext import Cleartext
+from mpcnode.simulate import SimulatedHooks, decode, run, simulate
+
+Function = Callable[..., Value]
+ROUNDS = {"trunc": 1, "select": 1, "inject": 1, "sign": 3}
+PRODUCTS = ("mul", "dot", "and", "or")
+
+
+class Rough(Cleartext):
+    def __init__(self, seed: int) -> None:
+        self.random = np.random.default_rng(seed)
+
+    async def trunc(self, p: Place, x: Sharing, by: int) -> Sharing:
+        r = self.random.integers(0, 1 << 64, x.shape, np.uint64)
+        c = x + r + np.uint64(1 << 62)
+        wrapped = (c >> np.uint64(63) == 0) & (r >> np.uint64(63) == 1)
+        out = (c >> np.uint64(by)) - (r >> np.uint64(by)) - np.uint64(1 << (62 - by))
+        return out + np.where(wrapped, np.uint64(1 << (64 - by)), np.uint64(0))
+
+    async def sign(self, p: Place, x: Sharing, lo: int) -> Sharing:
+        exact = (x >> np.uint64(63)).astype(np.uint8)
+        signed = x.view(np.int64)
+        unsure = (signed > -(1 << lo)) & (signed < 1 << lo) if lo else np.zeros(x.shape, bool)
+        return np.where(unsure, self.random.integers(0, 2, x.shape, np.uint8), exact)
+
+
+def trace(function: Function, *shapes: tuple[int, ...], frac: int = 18, **kwargs: object) -> Graph:
+    b = Builder(frac)
+    inputs = []
+    for i, shape in enumerate(shapes):
+        size = int(np.prod(shape))
+        x = b.emit("input", owner="evaluator_1", dataset=f"d{i}", columns=("x",), type=_input(size, frac))
+        inputs.append(b.reshape(x, shape))
+    out = function(b, *inputs, **kwargs)
+    b.emit("reveal", out, to=("evaluator_1",), name="out")
+    graph = b.graph()
+    verify(graph)
+    return graph
+
+
+def _input(size: int, frac: int) -> object:
+    from mpcnode.graph import Type
+
+    return Type(Kind.ARITH, frac, (size, 1))
+
+
+def apply(
+    function: Function, *xs: np.ndarray, seed: int = 1, frac: int = 18, protocol: str = "rough", **kwargs: object
+) -> np.ndarray:
+    """The function's values at these numbers."""
+    graph = trace(function, *(x.shape for x in xs), frac=frac, **kwargs)
+    data = {("evaluator_1", f"d{i}"): x.reshape(-1, 1) for i, x in enumerate(xs)}
+    if protocol != "rough":
+        return simulate(graph, data, protocol, evaluators=2).outputs["out"]
+    party = Party(0, ["evaluator_1"], {})
+    [parts], _ = run([execute(party, Rough(seed), graph, SimulatedHooks(data))])
+    return decode(parts["out"], graph.ops[-1].type)
+
+
+def rounds(graph: Graph) -> int:
+    """Of the longest path."""
+    depth: list[int] = []
+    for op in graph.ops:
+        own = ROUNDS.get(op.name, 0)
+        if op.name in PRODUCTS:
+            own = int(all(graph.ops[a].type.kind is not Kind.PUBLIC for a in op.args))
+        depth.append(own + max((depth[a] for a in op.args), default=0))
+    return max(depth)
+
+
+def count(graph: Graph, name: str) -> int:
+    """Elements that ops of that name yield."""
+    return sum(op.type.size for op in graph.ops if op.name == name)

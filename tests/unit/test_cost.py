@@ -1,0 +1,155 @@
+"""Estimates against counts made by hand, and against what the simulator counts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from coordinator import cost
+from coordinator.lower.builder import Builder, Value
+from mpcnode import protocols, simulate
+from mpcnode.graph import Graph, Kind, Type, verify
+
+MASKED = protocols.get("masked")
+SIZE = 3
+
+
+def read(b: Builder, rows: int, columns: int, owner: str = "a") -> Value:
+    names = tuple(f"c{i}" for i in range(columns))
+    return b.emit("input", owner=owner, dataset="d", columns=names, type=Type(Kind.ARITH, 18, (rows, columns)))
+
+
+def reveal(b: Builder, value: Value) -> None:
+    b.emit("reveal", value, to=("a",), name=f"out{value.index}")
+
+
+def test_a_product_by_hand() -> None:
+    b = Builder()
+    with b.at("t.py:1"):
+        x, y = read(b, 10, 4), read(b, 4, 3, "b")
+    with b.at("t.py:2"):
+        product = b.emit("dot", x, y)
+    with b.at("t.py:3"):
+        reveal(b, b.emit("trunc", product, by=18))
+    found = cost.estimate(b.graph(), MASKED, SIZE)
+    assert found.rounds == 3  # both inputs at once, the product, the truncation
+    assert found.link_bytes == 2 * 30 * 8
+    assert found.total.deal_bytes == 30 * 8 + 30 * 12  # gamma; t, and b mod 2^18 in 32 bits
+    assert found.total.owner_bytes == (40 + 12) * 8
+    assert found.bytes == 2 * found.link_bytes + found.total.deal_bytes + found.total.owner_bytes
+    assert [(line.where, line.ops, line.cost.rounds) for line in found.lines] == [
+        ("t.py:3", 2, 1),
+        ("t.py:2", 1, 1),
+        ("t.py:1", 2, 2),
+    ]
+
+
+def test_independent_ops_share_their_rounds() -> None:
+    b = Builder()
+    x = read(b, 5, 5)
+    for _ in range(3):
+        reveal(b, b.emit("mul", x, b.emit("neg", x)))
+        x = b.emit("neg", x)
+    assert cost.estimate(b.graph(), MASKED, SIZE).rounds == 2
+
+
+def loop(b: Builder, x: Value, length: int, products: int) -> Value:
+    """x squared `products` times in a row, `length` times over."""
+    body = Builder()
+    y = body.emit("param", index=0, type=x.type)
+    for _ in range(products):
+        y = body.emit("trunc", body.emit("mul", y, y), by=18)
+    turns = b.emit("loop", x, length=length, reverse=0, consts=0, carry=1, body=body.graph([y]))
+    return b.emit("get", turns, index=0)
+
+
+def test_a_loop_costs_its_length_times_its_body() -> None:
+    b = Builder()
+    x = read(b, 6, 2)
+    reveal(b, loop(b, x, length=7, products=3))
+    found = cost.estimate(b.graph(), MASKED, SIZE)
+    assert found.rounds == 1 + 7 * 3 * 2
+    assert found.link_bytes == 7 * 3 * 2 * 12 * 8
+    [line] = found.lines
+    assert line.executions == 1 + 7 * (1 + 3 * 2) + 2
+
+
+def test_a_body_counts_its_longest_chain_though_nothing_waits_for_it() -> None:
+    body = Builder()
+    y = body.emit("param", index=0, type=Type(Kind.ARITH, 18, (2, 2)))
+    body.emit("trunc", body.emit("mul", y, y), by=18)  # the iteration ends when all of it is done
+    b = Builder()
+    x = read(b, 2, 2)
+    turns = b.emit("loop", x, length=5, reverse=0, consts=0, carry=1, body=body.graph([y]))
+    reveal(b, b.emit("get", turns, index=0))
+    assert cost.estimate(b.graph(), MASKED, SIZE).rounds == 1 + 5 * 2
+
+
+def test_what_is_public_costs_nothing() -> None:
+    b = Builder()
+    x = read(b, 3, 3)
+    reveal(b, b.emit("mul", x, b.const(np.ones((3, 3)))))
+    found = cost.estimate(b.graph(), MASKED, SIZE)
+    assert (found.rounds, found.link_bytes, found.total.deal_bytes) == (1, 0, 0)
+
+
+def test_cleartext_costs_the_sharing_of_inputs_only() -> None:
+    b = Builder()
+    reveal(b, loop(b, read(b, 3, 3), 2, 2))
+    found = cost.estimate(b.graph(), protocols.get("cleartext"), SIZE)
+    assert (found.rounds, found.link_bytes, found.bytes) == (1, 0, 9 * 8 * 2)
+
+
+@pytest.mark.parametrize("evaluators", [2, 3])
+def test_estimates_are_what_the_simulator_counts(evaluators: int) -> None:
+    b = Builder()
+    x, y = read(b, 4, 3), read(b, 3, 5, "b")
+    z = b.dot(x, y)
+    relu = b.emit("select", b.emit("sign", z, lo=18), z, keep=0)
+    reveal(b, relu)
+    reveal(b, loop(b, z, 3, 2))
+    graph = b.graph()
+    verify(graph)
+    found = cost.estimate(graph, MASKED, evaluators + 1)
+    data = {("a", "d"): np.full((4, 3), 0.25), ("b", "d"): np.full((3, 5), -0.5)}
+    traffic = simulate.simulate(graph, data, "masked", evaluators=evaluators).traffic
+    assert found.rounds == traffic.rounds
+    assert found.bytes == sum(traffic.sent_bytes.values())
+    if evaluators == 3:  # the third owns nothing
+        assert found.link_bytes == traffic.sent_bytes[3, 1] == traffic.sent_bytes[3, 2]
+
+
+def test_seconds_are_half_a_round_trip_for_each_round_and_the_busiest_party() -> None:
+    zero = cost.Estimate(100, protocols.Cost(0, 0, 0), 2, ())
+    assert zero.seconds(0.04, 1e6) == pytest.approx(2.0)
+    busy = cost.Estimate(0, protocols.Cost(0, 10**6, 0), 3, ())
+    assert busy.seconds(0.04, 1e6) == pytest.approx(2.0)  # a million bytes to each of two
+    dealt = cost.Estimate(100, protocols.Cost(0, 0, 10**7), 2, ())
+    assert dealt.seconds(0.04, 1e6) == pytest.approx(10.0)  # the helper's line is the bottleneck
+    assert dealt.seconds(0.04, 1e9) == pytest.approx(2.005)
+
+
+@pytest.mark.parametrize(("text", "value"), [("40ms", 0.04), ("200us", 2e-4), ("1.5 s", 1.5), ("0ms", 0.0)])
+def test_times(text: str, value: float) -> None:
+    assert cost.seconds(text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(("text", "value"), [("352Mbit/s", 44e6), ("10 Gbit/s", 1.25e9), ("8kbit/s", 1e3)])
+def test_rates(text: str, value: float) -> None:
+    assert cost.bytes_per_s(text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("text", ["", "40", "ms", "-1ms", "nan s", "inf s", "4 min", "1Mbit/s"])
+def test_what_is_no_time(text: str) -> None:
+    with pytest.raises(ValueError, match="is no number with one of the units us, ms, s"):
+        cost.seconds(text)
+
+
+@pytest.mark.parametrize("text", ["0Mbit/s", "10MB/s", "-1Gbit/s", "fast", "40ms"])
+def test_what_is_no_rate(text: str) -> None:
+    with pytest.raises(ValueError, match="is no number with one of the units"):
+        cost.bytes_per_s(text)
+
+
+def test_an_estimate_of_an_empty_graph() -> None:
+    assert cost.estimate(Graph(()), MASKED, SIZE) == cost.Estimate(0, protocols.Cost(), 2, ())
