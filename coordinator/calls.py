@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar, cast
 
 import grpc
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from mpcnode.errors import MpcError
 
 Request = TypeVar("Request", contravariant=True)  # noqa: PLC0105
 Reply = TypeVar("Reply", covariant=True)  # noqa: PLC0105
 Message = TypeVar("Message")
+
+RETRY_S = 0.2
 
 
 class Asks(Protocol[Request, Reply]):
@@ -62,12 +66,32 @@ def ask(
 ) -> Reply:
     """Call `method` and wait at most `timeout_s` seconds; CallFailed otherwise.
 
-    `wait_for_ready` keeps trying to connect until then; without it, nobody listening is an error at once.
+    `wait_for_ready` keeps trying to connect until then, so the call may be made more than once; without it, nobody
+    listening is an error at once.
     """
-    try:
-        return method(request, timeout=timeout_s, wait_for_ready=wait_for_ready)
-    except grpc.RpcError as error:
-        raise explain(error, who, timeout_s) from None
+    until = time.monotonic() + timeout_s
+
+    def once() -> Reply:
+        try:
+            left_s = max(0.1, until - time.monotonic())
+            return method(request, timeout=left_s, wait_for_ready=wait_for_ready)
+        except grpc.RpcError as error:
+            raise explain(error, who, timeout_s) from None
+
+    if not wait_for_ready:
+        return once()
+    # gRPC itself waits for a connection, but a call that has left on one that breaks fails at once.
+    again = Retrying(
+        stop=stop_after_delay(timeout_s),
+        wait=wait_fixed(RETRY_S),
+        retry=retry_if_exception(_out_of_reach),
+        reraise=True,
+    )
+    return again(once)
+
+
+def _out_of_reach(error: BaseException) -> bool:
+    return isinstance(error, CallFailed) and error.code is grpc.StatusCode.UNAVAILABLE
 
 
 def follow(start: Callable[[], Stream[Message]], who: str) -> Iterator[Message]:

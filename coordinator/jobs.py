@@ -243,7 +243,7 @@ class Machine:
         self.parties, self.evaluators = parties, evaluators
         self.state = State(queue)
 
-    def handle(self, event: Event) -> list[Instruction]:  # noqa: PLR0911 - one branch an event
+    def handle(self, event: Event) -> list[Instruction]:
         """Take note of `event` and return what is to be done about it, in order."""
         match event:
             case Submitted(job):
@@ -265,7 +265,7 @@ class Machine:
                     return []  # a late answer to a run that is over
                 return self._answer(active, event)
 
-    def _answer(  # noqa: PLR0911
+    def _answer(
         self, active: Active, event: Prepared | Progressed | Delivered | Finished | Failed | Lost | Released | Overdue
     ) -> list[Instruction]:
         """What a node of the active run said."""
@@ -286,7 +286,7 @@ class Machine:
             case Finished():
                 return self._finished(active, event.party)
             case Failed():
-                return self._end(active, JobState.ABORTED, _failure(event))
+                return self._end(active, JobState.ABORTED, self._failure(event))
             case Lost():
                 return self._end(active, JobState.ABORTED, f"{event.party} {event.why}")
 
@@ -419,22 +419,22 @@ class Machine:
         return [Record(active.job.run.job, f"{what}, asked {active.phase.value}: going on without"), *self._next()]
 
     # ---- small things -----------------------------------------------------------------------------------------------
+    def _failure(self, event: Failed) -> str:
+        """The cause of an abort: who found it, what happened, at which op, who is blamed; each said once."""
+        found_by = event.cause.partition(":")[0]  # a node passes on the cause of another one as it is
+        text = event.cause if found_by in self.parties else f"{event.party}: {event.cause}"
+        if event.where and event.where not in event.cause:
+            text += f", at {event.where}"
+        if event.peer and event.peer not in event.cause:
+            text += f", because of {event.peer}"
+        return text
+
     def _set(self, active: Active) -> None:
         self.state = self.state._replace(active=active)
 
     def _arm(self, active: Active, after_s: float) -> Arm:
         self._set(active._replace(armed=active.mark))
         return Arm(active.job.run, active.mark, after_s)
-
-
-def _failure(event: Failed) -> str:
-    """The cause of an abort: who reports it, what happened, at which op, who is blamed; each said once."""
-    text = f"{event.party} reports: {event.cause}"
-    if event.where and event.where not in event.cause:
-        text += f", at {event.where}"
-    if event.peer and event.peer not in event.cause:
-        text += f", because of {event.peer}"
-    return text
 
 
 def _names(parties: list[str]) -> str:

@@ -88,12 +88,12 @@ def costs(found: Estimate) -> str:
 
 def cost_table(found: Estimate, most: int) -> Table:
     """Costs by source line, dearest first."""
-    table = Table("line", "executions", "rounds", "bytes a link", "bytes dealt", title="by source line")
+    table = Table("line", "executions", "rounds of its own", "bytes a link", "bytes dealt", title="by source line")
     for column in table.columns[1:]:
         column.justify = "right"
     for line in found.lines[:most]:
         swapped, dealt = amount(line.cost.swap_bytes), amount(line.cost.deal_bytes)
-        where = escape(line.where or "(the compiler's own)")
+        where = escape(line.where or "(inputs)")
         table.add_row(where, f"{line.executions:,}", f"{line.cost.rounds:,}", swapped, dealt)
     hidden = len(found.lines) - most
     if hidden > 0:
@@ -115,7 +115,7 @@ def simulation(found: Simulated, most: int) -> RenderableType:
     for line in found.ranges[:most]:
         bits = f"{line.headroom_bits:.1f} bits"
         tight = f"[red]{bits}: too large, or wrapped[/red]" if line.headroom_bits < 1 else bits
-        ranges.add_row(escape(line.where or "(the compiler's own)"), f"{line.largest:.4g}", tight, line.op)
+        ranges.add_row(escape(line.where or "(inputs)"), f"{line.largest:.4g}", tight, line.op)
     if len(found.ranges) > most:
         ranges.caption = f"and {len(found.ranges) - most} more lines"
     errors = Table("output", "shape", "largest value", "largest error", "in last bits", title="against plain JAX")
@@ -196,7 +196,7 @@ def watch_job(client: Client, job: str, console: Console | None = None) -> wire.
         TimeRemainingColumn(),
     )
     now = wire.Job()
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("queued", total=None)
         for event in client.watch(job):
             now = event.job

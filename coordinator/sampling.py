@@ -80,7 +80,7 @@ def run(
     arrays |= {name: _random(plan.inputs[name], rng) for name in made_up}
     compiled = compile_job(plan, function, "")
     data = _owned(plan, arrays)
-    watching = _Watching(data)
+    watching = _Watching(data, plan.frac)
     try:
         secure = simulate.simulate(compiled.graph, data, hooks=lambda rank: watching if rank == 0 else watching.quiet)
         traffic = None
@@ -161,8 +161,9 @@ def _stacked(plan: Plan, data: Mapping[tuple[str, str], Mapping[str, Numbers]]) 
 class _Watching(simulate.SimulatedHooks):
     """Notes the largest number and the largest ring element of every source line."""
 
-    def __init__(self, data: Mapping[tuple[str, str], Mapping[str, Numbers]]) -> None:
+    def __init__(self, data: Mapping[tuple[str, str], Mapping[str, Numbers]], frac: int) -> None:
         super().__init__(data)
+        self._frac = frac
         self.quiet = simulate.SimulatedHooks(data)
         self._found: dict[str, Range] = {}
 
@@ -173,7 +174,9 @@ class _Watching(simulate.SimulatedHooks):
         raw = max(int(signed.max()), -int(signed.min()))
         headroom = LIMIT_BITS - math.log2(raw) if raw else float(LIMIT_BITS)
         before = self._found.get(op.where, Range(op.where, 0.0, float(LIMIT_BITS), op.name))
-        largest = max(before.largest, raw / 2.0**op.type.frac)
+        # With fewer fraction bits than the job's, it is no number of the user's but one that the compiler has scaled.
+        number_of_theirs = op.type.frac >= self._frac or op.name == "input"
+        largest = max(before.largest, raw / 2.0**op.type.frac) if number_of_theirs else before.largest
         if headroom < before.headroom_bits:
             before = before._replace(headroom_bits=headroom, op=op.name)
         self._found[op.where] = before._replace(largest=largest)

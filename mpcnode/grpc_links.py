@@ -27,7 +27,7 @@ from mpcnode.wire import peer_pb2
 METHOD = "/mpc.Peer/Exchange"
 POST_BYTES = 64 << 20  # written and not yet taken in by the peer: from there on `post` waits
 BATCH_BYTES = 1 << 16  # of small arrays, before they leave without being told to
-MAX_HELLO = 1 << 12
+MAX_SMALL = 1 << 14  # bytes of a frame without arrays
 MAX_CAUSE = 4096  # characters
 
 
@@ -191,19 +191,20 @@ class GrpcLink(Link):
 
     def _sort(self, number: int, frame: list[Piece] | peer_pb2.Frame) -> bool:
         """Handle one frame; False if the peer sends no more.  Raises FrameError and Misfit."""
-        if number == 0:
-            if isinstance(frame, list) or not frame.HasField("hello") or frame.ByteSize() > MAX_HELLO:
-                raise FrameError("something else than a greeting first")
-            self._hello.put(frame.hello)
-        elif isinstance(frame, list):
+        kind = "parts" if isinstance(frame, list) else frame.WhichOneof("body")
+        if (number == 0) != (kind == "hello") and kind != "farewell":
+            raise FrameError("a second greeting" if number else "something else than a greeting first")
+        if isinstance(frame, list):
             for piece in frame:
                 self._feed(piece)
-        elif frame.HasField("waiting"):
-            self.intake.excuse = Cause("", frame.waiting.peer, frame.waiting.where) if frame.waiting.peer else None
-        elif frame.HasField("farewell"):
+        elif kind == "farewell":
             return self._farewell(frame.farewell)
+        elif frame.ByteSize() > MAX_SMALL:
+            raise FrameError(f"{frame.ByteSize()} bytes of {kind}")
+        elif kind == "hello":
+            self._hello.put(frame.hello)
         else:
-            raise FrameError("a second greeting")
+            self.intake.excuse = Cause("", frame.waiting.peer, frame.waiting.where) if frame.waiting.peer else None
         return True
 
     def _feed(self, piece: Piece) -> None:

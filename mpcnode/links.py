@@ -232,10 +232,12 @@ class MemoryLink(Link):
 
     @staticmethod
     def pair(
-        low: str, high: str, tamper: Tamper | None = None, deal_bytes: int = DEAL_BYTES
+        low: str, high: str, up: Tamper | None = None, down: Tamper | None = None, deal_bytes: int = DEAL_BYTES
     ) -> tuple[MemoryLink, MemoryLink]:
-        """The link of the party `low` to `high`, and the link of `high` to `low`."""
-        ends = MemoryLink(Intake(high, deal_bytes), tamper), MemoryLink(Intake(low, deal_bytes), tamper)
+        """The link of the party `low` to `high`, and the link of `high` to `low`; `up` tampers with what `low` sends,
+        `down` with what `high` sends.
+        """
+        ends = MemoryLink(Intake(high, deal_bytes), up), MemoryLink(Intake(low, deal_bytes), down)
         ends[0]._other, ends[1]._other = ends[1], ends[0]
         return ends
 

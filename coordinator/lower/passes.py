@@ -1,3 +1,45 @@
-from mpcnode.graph import Graph
-def compile(graph: Graph) -> dict[str, Graph]:
-    return {"legal": graph}
+"""The passes from the front end's graph to the one that the parties run; every stage is verified and can be printed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from coordinator.lower import fixedpoint, simplify
+from coordinator.lower.hoist import hoist
+from coordinator.lower.rewrite import prune, until_still
+from mpcnode.graph import Graph, verify
+from mpcnode.ring import FRAC
+
+Pass: TypeAlias = Callable[[Graph, int], Graph]
+
+
+def legal(graph: Graph, frac: int) -> Graph:
+    """What the front end wrote: a truncation behind every product."""
+    return graph
+
+
+def folded(graph: Graph, frac: int) -> Graph:
+    """Constants folded, equal and dead ops dropped, constant work moved in front of loops."""
+    return prune(hoist(until_still(prune(graph), simplify.RULES, frac), frac))
+
+
+def late(graph: Graph, frac: int) -> Graph:
+    """Truncations moved to where they are cheapest."""
+    return fixedpoint.late(graph, frac)
+
+
+PASSES: dict[str, Pass] = {"legal": legal, "folded": folded, "late": late, "final": folded}
+
+
+def compile(graph: Graph, frac: int = FRAC) -> dict[str, Graph]:
+    """Every stage by name, in order; the last one is what the parties run.  `frac`: fraction bits of the job's numbers.
+
+    Raises GraphError when a pass breaks a rule of the op table, which is a bug of the pass.
+    """
+    stages: dict[str, Graph] = {}
+    for name, run in PASSES.items():
+        graph = run(graph, frac)
+        verify(graph)
+        stages[name] = graph
+    return stages

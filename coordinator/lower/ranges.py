@@ -16,6 +16,7 @@ from coordinator.lower.builder import Builder, Value
 from mpcnode.graph import Kind, Op
 
 DEPTH = 30  # ops that are followed back
+ERROR = 2.0**-12  # of an approximated term of a sum
 
 
 class Range(NamedTuple):
@@ -29,13 +30,14 @@ ANY = Range()
 class _Known(NamedTuple):
     ranges: dict[int, Range]
     maximum_of: dict[int, tuple[int, int]]  # a maximum -> the value and the axis that it was taken over
+    peaked: dict[int, int]  # a value whose largest entry along an axis is 1 -> the axis
 
 
 _notes: WeakKeyDictionary[Builder, _Known] = WeakKeyDictionary()
 
 
 def _known(b: Builder) -> _Known:
-    return _notes.setdefault(b, _Known({}, {}))
+    return _notes.setdefault(b, _Known({}, {}, {}))
 
 
 def note(b: Builder, x: Value, low: float = -math.inf, high: float = math.inf) -> Value:
@@ -48,6 +50,14 @@ def note_maximum(b: Builder, result: Value, x: Value, axis: int) -> Value:
     """Remember that `result` is the maximum of x over `axis`; returns it."""
     _known(b).maximum_of[result.number] = x.number, axis % len(x.shape)
     return note(b, result, *range_of(b, x))
+
+
+def note_peaks(b: Builder, y: Value, x: Value) -> Value:
+    """Remember that y = exp(x) is 1 at its largest along an axis, if x is a value less its maximum; returns y."""
+    axis = _taken_maximum(b, b.op(x))
+    if axis is not None:
+        _known(b).peaked[y.number] = axis
+    return y
 
 
 def range_of(b: Builder, x: Value) -> Range:
@@ -109,7 +119,7 @@ def _sub(b: Builder, op: Op, args: Sequence[Range]) -> Range:
     x, y = args
     if _is_absolute(b, op):
         return Range(0, max(-x.low, x.high))
-    return Range(x.low - y.high, min(0, x.high) if _takes_maximum(b, op) else x.high - y.low)
+    return Range(x.low - y.high, x.high - y.low if _taken_maximum(b, op) is None else min(0, x.high))
 
 
 def _neg(b: Builder, op: Op, args: Sequence[Range]) -> Range:
@@ -118,7 +128,10 @@ def _neg(b: Builder, op: Op, args: Sequence[Range]) -> Range:
 
 def _sum(b: Builder, op: Op, args: Sequence[Range]) -> Range:
     terms = b.ops[op.args[0]].type.size // max(1, op.type.size)
-    return Range(terms * args[0].low, terms * args[0].high) if terms else Range(0, 0)
+    if not terms:
+        return Range(0, 0)
+    peak = _known(b).peaked.get(op.args[0]) in op.integers("axes")
+    return Range(max(terms * args[0].low, 1 - terms * ERROR if peak else -math.inf), terms * args[0].high)
 
 
 def _scale(b: Builder, op: Op, args: Sequence[Range]) -> Range:
@@ -173,24 +186,27 @@ def _is_absolute(b: Builder, sub: Op) -> bool:
     return part.name == "select" and part.args[1] == sub.args[0] and _side(b, part) < 0
 
 
-def _takes_maximum(b: Builder, sub: Op) -> bool:
-    """Whether a difference takes from x its own maximum over an axis, spread back over that axis."""
-    steps, number = [], sub.args[1]
-    while b.ops[number].name in ("reshape", "broadcast"):
+def _taken_maximum(b: Builder, sub: Op) -> int | None:
+    """The axis, if this is a difference that takes from x its own maximum over an axis, spread back over that axis."""
+    if sub.name != "sub":
+        return None
+    steps, number, maximum_of = [], sub.args[1], _known(b).maximum_of
+    while number not in maximum_of and b.ops[number].name in ("reshape", "broadcast"):
         steps.append(b.ops[number])
         number = b.ops[number].args[0]
-    x, axis = _known(b).maximum_of.get(number, (-1, -1))
+    x, axis = maximum_of.get(number, (-1, -1))
     if x != sub.args[0]:
-        return False
+        return None
     shape = b.ops[x].type.shape
-    axes: list[int | None] = [i for i in range(len(shape)) if i != axis]  # the axis of x that each axis is
+    axes: Sequence[int | None] = [i for i in range(len(shape)) if i != axis]  # the axis of x that each axis is
     now = b.ops[number].type.shape
     for op in reversed(steps):
         moved = _moved(op, now, axes)
         if moved is None:
-            return False
+            return None
         axes, now = moved, op.type.shape
-    return all(a == i or (a is None and i == axis) or n == 1 for i, (a, n) in enumerate(zip(axes, shape, strict=True)))
+    same = (a == i or (a is None and i == axis) or n == 1 for i, (a, n) in enumerate(zip(axes, shape, strict=True)))
+    return axis if all(same) else None
 
 
 def _moved(op: Op, shape: tuple[int, ...], axes: Sequence[int | None]) -> list[int | None] | None:

@@ -6,20 +6,15 @@
 
 #define GRAIN 2048 /* words of each row that are worth a thread */
 #define LINE 8     /* words of a cache line */
-#define BLOCK 512  /* words of each row of a gate that stay in the first-level cache */
+#define BLOCK 128 /* words of each row that are worked on at a time where rows are staged */
 
-/* Rows are worked through by whole cache lines: rows often stand a multiple of 4 KiB apart, so that all their lines compete for one set of
-   the first-level cache and a line is gone before its second half is asked for. */
-typedef uint64_t line __attribute__((vector_size(LINE * 8), aligned(8), may_alias));
+/* Rows that stand a multiple of 2 KiB apart compete for a few sets of the first-level cache: a loop over a dozen of them is three times
+   slower.  Such rows are staged: copied, a block of one after the other, to or from a buffer in which they stand close together. */
+INLINE int collide(size_t words) { return words % 256 == 0; }
 
-#define LOAD(row) (*(const line *)(row))
-#define STORE(row, value) (*(line *)(row) = (value))
-
-/* The last words of rows, less than a line, to or from lines of their own. */
 INLINE void copy_rows(uint64_t *to, size_t to_words, const uint64_t *from, size_t from_words, int rows, size_t count) {
     for (int r = 0; r < rows; r++)
-        for (size_t w = 0; w < count; w++)
-            to[(size_t)r * to_words + w] = from[(size_t)r * from_words + w];
+        memcpy(to + (size_t)r * to_words, from + (size_t)r * from_words, count * sizeof(uint64_t));
 }
 
 /* ---- bytes of 0 and 1 <-> bits ---- */
@@ -144,9 +139,9 @@ INLINE void planes_line(const to_planes_args *p, size_t word, size_t used) {
     for (int bit = p->lo; bit < p->hi; bit++) {
         uint64_t *to = p->planes + (size_t)(bit - p->lo) * p->words + word;
         if (used == LINE)
-            STORE(to, LOAD(lanes + bit * LINE));
+            memcpy(to, lanes + bit * LINE, LINE * sizeof(uint64_t));
         else
-            copy_rows(to, LINE, lanes + bit * LINE, LINE, 1, used);
+            memcpy(to, lanes + bit * LINE, used * sizeof(uint64_t));
     }
 }
 
@@ -164,6 +159,7 @@ void mpc_to_planes(uint64_t *planes, const uint64_t *x, int64_t elements, int lo
 
 /* ---- comparison leaves on chunks of four bits ---- */
 #define CHUNK 4
+#define MONOMIALS ((1 << CHUNK) - 1)
 
 typedef struct {
     uint64_t *rows;
@@ -172,28 +168,29 @@ typedef struct {
     int bits;
 } leaf_deal_args;
 
-/* A line of each monomial of a chunk: row s - 1 is the product of the bits in the set s. */
-INLINE void deal_line(uint64_t *rows, const uint64_t *rho, size_t words, const int width) {
-    line product[1 << CHUNK];
-    UNROLL for (int s = 1; s < 1 << width; s++) {
-        const int top = s < 2 ? 0 : s < 4 ? 1 : s < 8 ? 2 : 3, rest = s ^ 1 << top;
-        if (rest)
-            product[s] = product[1 << top] & product[rest];
-        else
-            product[s] = LOAD(rho + (size_t)top * words);
-        STORE(rows + (size_t)(s - 1) * words, product[s]);
+/* The monomials of a chunk: row s - 1 is the product of the bits in the set s. */
+INLINE void deal_words(uint64_t *restrict rows, size_t out_words, const uint64_t *rho, size_t words, size_t count, const int width) {
+    INDEPENDENT
+    for (size_t w = 0; w < count; w++) {
+        uint64_t product[1 << CHUNK];
+        UNROLL for (int s = 1; s < 1 << width; s++) {
+            const int top = s < 2 ? 0 : s < 4 ? 1 : s < 8 ? 2 : 3, rest = s ^ 1 << top;
+            product[s] = rest ? product[1 << top] & product[rest] : rho[(size_t)top * words + w];
+            rows[(size_t)(s - 1) * out_words + w] = product[s];
+        }
     }
 }
 
 INLINE void deal_chunk(uint64_t *rows, const uint64_t *rho, size_t words, size_t start, size_t stop, const int width) {
-    size_t w = start;
-    for (; w + LINE <= stop; w += LINE)
-        deal_line(rows + w, rho + w, words, width);
-    if (w < stop) {
-        uint64_t in[CHUNK * LINE] = {0}, out[15 * LINE];
-        copy_rows(in, LINE, rho + w, words, width, stop - w);
-        deal_line(out, in, LINE, width);
-        copy_rows(rows + w, words, out, LINE, (1 << width) - 1, stop - w);
+    if (!collide(words)) {
+        deal_words(rows + start, words, rho + start, words, stop - start, width);
+        return;
+    }
+    for (size_t w = start; w < stop; w += BLOCK) {
+        uint64_t staged[MONOMIALS * BLOCK];
+        size_t count = stop - w < BLOCK ? stop - w : BLOCK;
+        deal_words(staged, BLOCK, rho + w, words, count, width);
+        copy_rows(rows + w, words, staged, BLOCK, (1 << width) - 1, count);
     }
 }
 
@@ -201,7 +198,7 @@ INLINE void leaf_deal_body(const leaf_deal_args *p, size_t start, size_t stop) {
     uint64_t *rows = p->rows;
     const uint64_t *rho = p->rho;
     int left = p->bits;
-    for (; left >= CHUNK; left -= CHUNK, rho += CHUNK * p->words, rows += 15 * p->words)
+    for (; left >= CHUNK; left -= CHUNK, rho += CHUNK * p->words, rows += MONOMIALS * p->words)
         deal_chunk(rows, rho, p->words, start, stop, CHUNK);
     if (left == 3)
         deal_chunk(rows, rho, p->words, start, stop, 3);
@@ -224,35 +221,38 @@ typedef struct {
     int bits, first;
 } leaf_share_args;
 
-/* A line of lt and eq of a chunk.  Its monomials t[s] are summed over one bit at a time, from the highest: t'[s] = n_i·t[s] ^ t[s + {i}].
+/* lt and eq of a chunk.  Its monomials t[s] are summed over one bit at a time, from the highest: t'[s] = n_i·t[s] ^ t[s + {i}].
    Before bit i is summed over, t[{i}] holds what n_i·rho_i is multiplied with in lt. */
-INLINE void share_line(uint64_t *lt, uint64_t *eq, const uint64_t *c, const uint64_t *rows, size_t words, const int width, uint64_t one) {
-    line t[1 << CHUNK], less = {0};
-    t[0] = less + one;
-    UNROLL for (int s = 1; s < 1 << width; s++)
-        t[s] = LOAD(rows + (size_t)(s - 1) * words);
-    UNROLL for (int i = width - 1; i >= 0; i--) {
-        line n = ~LOAD(c + (size_t)i * words);
-        less ^= n & t[1 << i];
-        UNROLL for (int s = 0; s < 1 << i; s++)
-            t[s] = (n & t[s]) ^ t[s + (1 << i)];
+INLINE void share_words(uint64_t *restrict lt, uint64_t *restrict eq, const uint64_t *c, size_t words, const uint64_t *rows, size_t in_words,
+                        size_t count, const int width, uint64_t one) {
+    INDEPENDENT
+    for (size_t w = 0; w < count; w++) {
+        uint64_t t[1 << CHUNK], less = 0;
+        t[0] = one;
+        UNROLL for (int s = 1; s < 1 << width; s++)
+            t[s] = rows[(size_t)(s - 1) * in_words + w];
+        UNROLL for (int i = width - 1; i >= 0; i--) {
+            uint64_t n = ~c[(size_t)i * words + w];
+            less ^= n & t[1 << i];
+            UNROLL for (int s = 0; s < 1 << i; s++)
+                t[s] = (n & t[s]) ^ t[s + (1 << i)];
+        }
+        lt[w] = less;
+        eq[w] = t[0];
     }
-    STORE(lt, less);
-    STORE(eq, t[0]);
 }
 
 INLINE void share_chunk(uint64_t *lt, uint64_t *eq, const uint64_t *c, const uint64_t *rows, size_t words, size_t start, size_t stop,
                         const int width, uint64_t one) {
-    size_t w = start;
-    for (; w + LINE <= stop; w += LINE)
-        share_line(lt + w, eq + w, c + w, rows + w, words, width, one);
-    if (w < stop) {
-        uint64_t in[CHUNK * LINE] = {0}, monomials[15 * LINE] = {0}, out[2 * LINE];
-        copy_rows(in, LINE, c + w, words, width, stop - w);
-        copy_rows(monomials, LINE, rows + w, words, (1 << width) - 1, stop - w);
-        share_line(out, out + LINE, in, monomials, LINE, width, one);
-        copy_rows(lt + w, words, out, LINE, 1, stop - w);
-        copy_rows(eq + w, words, out + LINE, LINE, 1, stop - w);
+    if (!collide(words)) {
+        share_words(lt + start, eq + start, c + start, words, rows + start, words, stop - start, width, one);
+        return;
+    }
+    for (size_t w = start; w < stop; w += BLOCK) {
+        uint64_t staged[MONOMIALS * BLOCK];
+        size_t count = stop - w < BLOCK ? stop - w : BLOCK;
+        copy_rows(staged, BLOCK, rows + w, words, (1 << width) - 1, count);
+        share_words(lt + w, eq + w, c + w, words, staged, BLOCK, count, width, one);
     }
 }
 
@@ -261,7 +261,7 @@ INLINE void leaf_share_body(const leaf_share_args *p, size_t start, size_t stop)
     const uint64_t *c = p->c, *rows = p->rows, one = (uint64_t)0 - (uint64_t)p->first;
     uint64_t *lt = p->lt, *eq = p->eq;
     int left = p->bits;
-    for (; left >= CHUNK; left -= CHUNK, c += CHUNK * words, rows += 15 * words, lt += words, eq += words)
+    for (; left >= CHUNK; left -= CHUNK, c += CHUNK * words, rows += MONOMIALS * words, lt += words, eq += words)
         share_chunk(lt, eq, c, rows, words, start, stop, CHUNK, one);
     if (left == 3)
         share_chunk(lt, eq, c, rows, words, start, stop, 3, one);
@@ -279,18 +279,21 @@ void mpc_leaf_share(uint64_t *lt, uint64_t *eq, const uint64_t *c, const uint64_
 
 /* ---- comparison gates ---- */
 #define FAN 4
+#define PRODUCTS 32 /* at least what any gate has */
 
 /* Where the product over a set of inputs stands: the mask itself for one input, else its dealt row. */
 typedef struct {
     const uint64_t *masks, *rows;
     size_t words;
+    int count; /* of rows */
     uint8_t row_of[1 << 2 * FAN];
 } products;
 
-static void index_rows(products *p, const uint8_t *sets, int count) {
-    memset(p->row_of, 0, sizeof p->row_of);
+static products index_rows(const uint64_t *masks, const uint64_t *rows, const uint8_t *sets, int count, int64_t words) {
+    products p = {masks, rows, (size_t)words, count, {0}};
     for (int i = 0; i < count; i++)
-        p->row_of[sets[i]] = (uint8_t)i;
+        p.row_of[sets[i]] = (uint8_t)i;
+    return p;
 }
 
 INLINE const uint64_t *product_over(const products *p, int set) {
@@ -301,7 +304,6 @@ typedef struct {
     products of;
     uint64_t *rows;
     const uint8_t *sets;
-    int count;
 } gate_deal_args;
 
 INLINE void and_into(uint64_t *restrict out, const uint64_t *x, const uint64_t *y, size_t start, size_t stop) {
@@ -311,9 +313,10 @@ INLINE void and_into(uint64_t *restrict out, const uint64_t *x, const uint64_t *
 }
 
 INLINE void gate_deal_body(const gate_deal_args *p, size_t start, size_t stop) {
-    for (size_t from = start; from < stop; from += BLOCK) {
-        size_t to = stop - from < BLOCK ? stop : from + BLOCK;
-        for (int i = 0; i < p->count; i++) { /* a set comes after its subsets: one more input times what stands already */
+    const size_t step = 8 * BLOCK;
+    for (size_t from = start; from < stop; from += step) {
+        size_t to = stop - from < step ? stop : from + step;
+        for (int i = 0; i < p->of.count; i++) { /* a set comes after its subsets: one more input times what stands already */
             int set = p->sets[i], rest = set & (set - 1);
             and_into(p->rows + (size_t)i * p->of.words, product_over(&p->of, set ^ rest), product_over(&p->of, rest), from, to);
         }
@@ -322,8 +325,7 @@ INLINE void gate_deal_body(const gate_deal_args *p, size_t start, size_t stop) {
 KERNEL(gate_deal)
 
 void mpc_gate_deal(uint64_t *rows, const uint64_t *masks, const uint8_t *sets, int count, int64_t words) {
-    gate_deal_args args = {.of = {masks, rows, (size_t)words, {0}}, .rows = rows, .sets = sets, .count = count};
-    index_rows(&args.of, sets, count);
+    gate_deal_args args = {index_rows(masks, rows, sets, count, words), rows, sets};
     mpc_run(gate_deal_for, &args, (size_t)words, GRAIN);
 }
 
@@ -334,88 +336,85 @@ typedef struct {
     int fan, with_eq, first;
 } gate_share_args;
 
-/* out ^= prod_i (m_i ^ mask_i), a line of it.  The products t[s] of masks are summed over one input at a time:
-   t'[s] = m_i·t[s] ^ t[s + {i}]; t[{}] is one. */
-INLINE void term_line(uint64_t *out, const uint64_t *const *m, const uint64_t *const *t, size_t w, const int inputs, uint64_t one) {
-    line sum[1 << FAN], zero = {0};
-    sum[0] = zero + one;
-    UNROLL for (int s = 1; s < 1 << inputs; s++)
-        sum[s] = LOAD(t[s] + w);
-    UNROLL for (int i = inputs - 1; i >= 0; i--) {
-        line x = LOAD(m[i] + w);
-        UNROLL for (int s = 0; s < 1 << i; s++)
-            sum[s] = (x & sum[s]) ^ sum[s + (1 << i)];
-    }
-    STORE(out + w, LOAD(out + w) ^ sum[0]);
-}
-
-INLINE void term(uint64_t *out, const uint64_t **m, const uint64_t **t, size_t start, size_t stop, const int inputs, uint64_t one) {
-    size_t w = start;
-    for (; w + LINE <= stop; w += LINE)
-        term_line(out, m, t, w, inputs, one);
-    if (w < stop) {
-        uint64_t last[1 + FAN + (1 << FAN)][LINE] = {{0}};
-        copy_rows(last[0], LINE, out + w, 0, 1, stop - w);
-        for (int i = 0; i < inputs; i++) {
-            copy_rows(last[1 + i], LINE, m[i] + w, 0, 1, stop - w);
-            m[i] = last[1 + i];
+/* out ^= prod_i (m_i ^ mask_i).  The products t[s] of masks are summed over one input at a time: t'[s] = m_i·t[s] ^ t[s + {i}]. */
+INLINE void term(uint64_t *restrict out, const uint64_t *const *m, const uint64_t *const *t, size_t count, const int inputs, uint64_t one) {
+    INDEPENDENT
+    for (size_t w = 0; w < count; w++) {
+        uint64_t sum[1 << FAN];
+        sum[0] = one;
+        UNROLL for (int s = 1; s < 1 << inputs; s++)
+            sum[s] = t[s][w];
+        UNROLL for (int i = inputs - 1; i >= 0; i--) {
+            uint64_t x = m[i][w];
+            UNROLL for (int s = 0; s < 1 << i; s++)
+                sum[s] = (x & sum[s]) ^ sum[s + (1 << i)];
         }
-        for (int s = 1; s < 1 << inputs; s++) {
-            copy_rows(last[1 + FAN + s], LINE, t[s] + w, 0, 1, stop - w);
-            t[s] = last[1 + FAN + s];
-        }
-        term_line(last[0], m, t, 0, inputs, one);
-        copy_rows(out + w, 0, last[0], LINE, 1, stop - w);
+        out[w] ^= sum[0];
     }
 }
 
-/* out ^= a share of the product of `count` inputs. */
-INLINE void gate_term(const gate_share_args *p, uint64_t *out, const int *inputs, int count, size_t start, size_t stop) {
+/* out ^= a share of the product of the listed inputs, for the `count` words from `start`. */
+INLINE void gate_term(const gate_share_args *p, uint64_t *out, const int *list, int inputs, size_t start, size_t count) {
     const uint64_t *m[FAN], *t[1 << FAN], one = (uint64_t)0 - (uint64_t)p->first;
-    for (int i = 0; i < count; i++)
-        m[i] = p->m + (size_t)inputs[i] * p->of.words;
-    for (int s = 1; s < 1 << count; s++) {
+    for (int i = 0; i < inputs; i++)
+        m[i] = p->m + (size_t)list[i] * p->of.words + start;
+    for (int s = 1; s < 1 << inputs; s++) {
         int set = 0;
-        for (int i = 0; i < count; i++)
-            set |= (s >> i & 1) << inputs[i];
-        t[s] = product_over(&p->of, set);
+        for (int i = 0; i < inputs; i++)
+            set |= (s >> i & 1) << list[i];
+        t[s] = product_over(&p->of, set) + start;
     }
-    if (count == 1)
-        term(out, m, t, start, stop, 1, one);
-    else if (count == 2)
-        term(out, m, t, start, stop, 2, one);
-    else if (count == 3)
-        term(out, m, t, start, stop, 3, one);
+    if (inputs == 1)
+        term(out, m, t, count, 1, one);
+    else if (inputs == 2)
+        term(out, m, t, count, 2, one);
+    else if (inputs == 3)
+        term(out, m, t, count, 3, one);
     else
-        term(out, m, t, start, stop, 4, one);
+        term(out, m, t, count, 4, one);
+}
+
+INLINE void gate_words(const gate_share_args *p, uint64_t *lt, uint64_t *eq, size_t start, size_t count) {
+    const int fan = p->fan;
+    int list[FAN];
+    memset(lt, 0, count * sizeof(uint64_t));
+    for (int k = fan - 1; k >= 0; k--) { /* lt_k·eq_{k+1}···eq_{fan-1} */
+        list[0] = k;
+        for (int j = k + 1; j < fan; j++)
+            list[j - k] = fan + j;
+        gate_term(p, lt, list, fan - k, start, count);
+    }
+    if (p->with_eq) {
+        memset(eq, 0, count * sizeof(uint64_t));
+        for (int j = 0; j < fan; j++)
+            list[j] = fan + j;
+        gate_term(p, eq, list, fan, start, count);
+    }
 }
 
 INLINE void gate_share_body(const gate_share_args *p, size_t start, size_t stop) {
-    const int fan = p->fan;
-    uint64_t *lt = p->out, *eq = p->out + p->of.words;
-    for (size_t from = start; from < stop; from += BLOCK) {
-        size_t to = stop - from < BLOCK ? stop : from + BLOCK;
-        int inputs[FAN];
-        memset(lt + from, 0, (to - from) * sizeof(uint64_t));
-        for (int k = fan - 1; k >= 0; k--) { /* lt_k·eq_{k+1}···eq_{fan-1} */
-            inputs[0] = k;
-            for (int j = k + 1; j < fan; j++)
-                inputs[j - k] = fan + j;
-            gate_term(p, lt, inputs, fan - k, from, to);
+    const int staging = collide(p->of.words);
+    const size_t step = staging ? BLOCK : 8 * BLOCK; /* what stays in the first-level cache */
+    for (size_t w = start; w < stop; w += step) {
+        size_t count = stop - w < step ? stop - w : step;
+        uint64_t *lt = p->out + w, *eq = p->out + p->of.words + w;
+        if (!staging) {
+            gate_words(p, lt, eq, w, count);
+            continue;
         }
-        if (p->with_eq) {
-            memset(eq + from, 0, (to - from) * sizeof(uint64_t));
-            for (int j = 0; j < fan; j++)
-                inputs[j] = fan + j;
-            gate_term(p, eq, inputs, fan, from, to);
-        }
+        uint64_t m[2 * FAN * BLOCK], masks[2 * FAN * BLOCK], rows[PRODUCTS * BLOCK];
+        gate_share_args staged = *p;
+        copy_rows(m, BLOCK, p->m + w, p->of.words, 2 * p->fan, count);
+        copy_rows(masks, BLOCK, p->of.masks + w, p->of.words, 2 * p->fan, count);
+        copy_rows(rows, BLOCK, p->of.rows + w, p->of.words, p->of.count, count);
+        staged.m = m, staged.of.masks = masks, staged.of.rows = rows, staged.of.words = BLOCK;
+        gate_words(&staged, lt, eq, 0, count);
     }
 }
 KERNEL(gate_share)
 
 void mpc_gate_share(uint64_t *out, const uint64_t *m, const uint64_t *masks, const uint64_t *rows, const uint8_t *sets, int count,
                     int64_t words, int fan, int with_eq, int first) {
-    gate_share_args args = {{masks, rows, (size_t)words, {0}}, out, m, fan, with_eq, first != 0};
-    index_rows(&args.of, sets, count);
+    gate_share_args args = {index_rows(masks, rows, sets, count, words), out, m, fan, with_eq, first != 0};
     mpc_run(gate_share_for, &args, (size_t)words, GRAIN);
 }

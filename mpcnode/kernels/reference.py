@@ -131,7 +131,7 @@ def chunks(bits: int) -> list[tuple[int, int]]:
 
 def leaf_rows(bits: int) -> int:
     """Planes that `leaf_deal` makes for a number of that many bits."""
-    return sum((1 << width) - 1 for _, width in chunks(bits))
+    return ((1 << CHUNK) - 1) * (bits // CHUNK) + (1 << bits % CHUNK) - 1
 
 
 def leaf_deal(rho: U64) -> U64:

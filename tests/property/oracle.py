@@ -1,7 +1,7 @@
 """What a graph computes, in whole numbers of any size, written for clarity and apart from the machine.
 
-A value is known as middle and error, arrays of Python integers: it lies between middle - error and middle + error.  Only
-truncation adds to the error.  `Unfit` is raised where a value would leave the range, or a sign is not certain.
+A value is known as middle and error, arrays of Python integers: it lies between middle - error and middle + error.
+Only truncation adds to the error.  `Unfit` is raised where a value would leave the range, or a sign is not certain.
 """
 
 from __future__ import annotations
@@ -31,11 +31,10 @@ def ints(x: Any) -> Ints:
 
 
 def exact(x: Any) -> Known:
-    middle = ints(x)
-    return Known(middle, middle * 0)
+    return Known(ints(x), ints(np.zeros(np.shape(x), int)))
 
 
-# ---- ops ---------------------------------------------------------------------------------------------------------------
+# ---- ops -------------------------------------------------------------------------------------------------------------
 def structural(move: Callable[[Op, list[Ints]], Ints]) -> Callable[[Op, list[Known]], Known]:
     """An op that moves elements, and their errors with them."""
     return lambda op, args: Known(move(op, [a.middle for a in args]), move(op, [a.error for a in args]))
@@ -110,7 +109,7 @@ def sign(op: Op, args: list[Known]) -> Known:
     below = x + error <= -gap
     if not np.all(below | (x - error >= 0)):
         raise Unfit
-    return exact(below.astype(int))
+    return exact(np.asarray(below).astype(int))
 
 
 def certain(compute: Callable[..., Ints]) -> Callable[[Op, list[Known]], Known]:
@@ -155,7 +154,7 @@ OPS: dict[str, Callable[[Op, list[Known]], Known]] = {
 }
 
 
-# ---- graphs --------------------------------------------------------------------------------------------------------------
+# ---- graphs ----------------------------------------------------------------------------------------------------------
 def result(op: Op, args: list[Any], inputs: dict[str, Known]) -> Any:
     """What one op makes of its arguments: Known, or a list of them for a loop."""
     if op.name == "input":
@@ -166,12 +165,9 @@ def result(op: Op, args: list[Any], inputs: dict[str, Known]) -> Any:
         return args[0][op.integer("index")]
     else:
         found = OPS[op.name](op, args)
-    found = Known(ints(found.middle).reshape(op.type.shape), ints(found.error).reshape(op.type.shape))
-    if (
-        op.type.kind is not Kind.BIT
-        and found.middle.size
-        and max((abs(found.middle) + found.error).reshape(-1)) >= RANGE
-    ):
+    found = Known(*(ints(part).reshape(op.type.shape) for part in found))
+    bounds = np.asarray(abs(found.middle) + found.error).reshape(-1)
+    if op.type.kind is not Kind.BIT and max(bounds, default=0) >= RANGE:
         raise Unfit
     return found
 

@@ -64,7 +64,7 @@ class Writer:
 
     def emit(self, name: str, *args: tuple[Value, Any], **attrs: Attr) -> tuple[Value, Any]:
         """Append an op if its result is certain and in range."""
-        op = Op(name, tuple(v.index for v, _ in args), attrs, Type(Kind.PUBLIC, 0, ()))
+        op = Op(name, tuple(v.number for v, _ in args), attrs, Type(Kind.PUBLIC, 0, ()))
         op = op._replace(type=infer(op, [self.b.ops[a] for a in op.args]))
         known = result(op, [known for _, known in args], {})
         return self.b.emit(name, *(v for v, _ in args), **attrs), known
@@ -198,7 +198,7 @@ class Data(Hooks):
 def test_random_graphs_compute_what_whole_numbers_say() -> None:
     seen: dict[str, int] = dict.fromkeys(OPS, 0)
 
-    @settings(max_examples=150, derandomize=True, deadline=None, database=None)
+    @settings(max_examples=80, derandomize=True, deadline=None, database=None)
     @given(st.lists(st.integers(0, (1 << 16) - 1), min_size=40, max_size=160))
     def check(choices: list[int]) -> None:
         endless = (choices[i % len(choices)] + i // len(choices) for i in count())
@@ -217,5 +217,4 @@ def test_random_graphs_compute_what_whole_numbers_say() -> None:
                 assert np.all(abs(found[name].astype(object) - known.middle) <= known.error), (protocol, name)
 
     check()
-    print(seen)
     assert min(seen.values()) > 0

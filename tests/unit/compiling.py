@@ -30,7 +30,7 @@ def evaluated(graph: Graph, *arrays: np.ndarray, protocol: str = "cleartext") ->
 
 
 def stages(function: Callable[..., Any], *arrays: np.ndarray, frac: int = 18) -> dict[str, Graph]:
-    return compile(traced(function, *arrays, frac=frac).graph)
+    return compile(traced(function, *arrays, frac=frac).graph, frac)
 
 
 def names(graph: Graph) -> list[str]:
@@ -41,7 +41,9 @@ def ops(graph: Graph, *wanted: str) -> list[Op]:
     return [op for op in graph.walk() if op.name in wanted]
 
 
-def agree(function: Callable[..., Any], *arrays: np.ndarray, tolerance: float = 1e-3, frac: int = 18) -> dict[str, Graph]:
+def agree(
+    function: Callable[..., Any], *arrays: np.ndarray, tolerance: float = 1e-3, frac: int = 18
+) -> dict[str, Graph]:
     """Every stage of the compiled function gives what jax gives, within tolerance·max(1, |result|); the stages."""
     arrays = tuple(a.astype(np.int32 if a.dtype.kind == "i" else np.float32) for a in arrays)
     want = jax.tree.leaves(jax.jit(function)(*arrays))

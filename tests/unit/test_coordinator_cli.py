@@ -253,7 +253,7 @@ def test_a_job_in_steps(run: Run, cluster: World, tmp_path: Path) -> None:
 def test_a_job_that_fails_is_one_line(run: Run, cluster: World) -> None:
     cluster.nodes["clinic_b"].prepare_fails = "clinic_b does not allow this"
     ran = run("submit", "job.toml", "--output", "out")
-    one_line(ran, "the job was aborted: clinic_b reports: clinic_b does not allow this")
+    one_line(ran, "the job was aborted: clinic_b: clinic_b does not allow this")
 
 
 def test_a_job_that_is_cancelled(run: Run, cluster: World) -> None:

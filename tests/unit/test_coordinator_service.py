@@ -229,7 +229,7 @@ def fails(world: World, cause: str) -> None:
 
 def test_a_node_that_refuses_to_prepare(cluster: World) -> None:
     cluster.nodes["clinic_b"].prepare_fails = "output result would go to analyst, whom clinic_b does not allow"
-    fails(cluster, "clinic_b reports: output result would go to analyst, whom clinic_b does not allow")
+    fails(cluster, "clinic_b: output result would go to analyst, whom clinic_b does not allow")
     causes = {cause for node in cluster.nodes.values() for cause in node.aborted.values()}
     assert len(causes) == 1
 
@@ -244,21 +244,21 @@ def test_a_node_with_another_cluster_file(cluster: World) -> None:
     cluster.nodes["helper"].cluster_digest = bytes(32)
     fails(
         cluster,
-        "helper reports: helper has another cluster.toml than the coordinator: "
+        "helper: helper has another cluster.toml than the coordinator: "
         "give everybody the same file and restart",
     )
 
 
 def test_a_node_that_does_not_start(cluster: World) -> None:
     cluster.nodes["clinic_a"].start_fails = "another job runs here"
-    fails(cluster, "clinic_a reports: another job runs here")
+    fails(cluster, "clinic_a: another job runs here")
 
 
 def test_a_node_that_fails_names_op_and_peer(cluster: World) -> None:
     cluster.nodes["clinic_a"].failure = node_pb2.Failed(cause="late", peer="clinic_b", where="mul (train.py:2)")
     cluster.nodes["clinic_b"].hold.clear()
     cluster.nodes["helper"].hold.clear()
-    fails(cluster, "clinic_a reports: late, at mul (train.py:2), because of clinic_b")
+    fails(cluster, "clinic_a: late, at mul (train.py:2), because of clinic_b")
 
 
 def test_a_node_that_finishes_without_its_results(cluster: World) -> None:

@@ -147,19 +147,24 @@ def test_a_failure_ends_the_job_for_all_with_the_same_cause() -> None:
     m = machine(*prepared())
     ends_with(
         m.handle(Failed(R, "b", "the connection ended", "a", "mul (train.py:12)")),
-        "b reports: the connection ended, at mul (train.py:12), because of a",
+        "b: the connection ended, at mul (train.py:12), because of a",
     )
 
 
 def test_a_cause_does_not_say_twice_who_and_where() -> None:
     m = machine(*prepared())
     cause = "waited 60 s for a at mul (train.py:12)"
-    ends_with(m.handle(Failed(R, "b", cause, "a", "mul (train.py:12)")), f"b reports: {cause}")
+    ends_with(m.handle(Failed(R, "b", cause, "a", "mul (train.py:12)")), f"b: {cause}")
+
+
+def test_a_cause_that_another_node_found_is_passed_on_as_it_is() -> None:
+    m = machine(*prepared())
+    ends_with(m.handle(Failed(R, "b", "helper: the link to a broke", "a")), "helper: the link to a broke")
 
 
 def test_a_refusal_to_prepare_ends_the_job() -> None:
     m = machine(Submitted(job("one")), Prepared(R, "helper", DIGEST))
-    ends_with(m.handle(Failed(R, "a", "output x would go to b")), "a reports: output x would go to b")
+    ends_with(m.handle(Failed(R, "a", "output x would go to b")), "a: output x would go to b")
 
 
 def test_a_node_that_prepared_another_program_ends_the_job() -> None:

@@ -84,34 +84,31 @@ class Pieces(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def _fitted(name: str) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
-    curve = CURVES[name]
-    far, scale = curve.high > NEAR + 1, 2.0**NEAR
-    near = fit(curve.f, curve.tolerance, 2.0**curve.low, 2.0 ** (NEAR if far else curve.high))
-    if not far:
-        return near, ()
-    top = 2.0 ** (curve.high - NEAR)
-    return near, fit(lambda z: curve.f(z * scale), lambda z: curve.tolerance(z * scale), 1.0, top)
-
-
-@lru_cache(maxsize=64)
 def _unit(name: str) -> tuple[Piece, ...]:
     """Pieces for what `normalise` yields."""
     f, power = CURVES[name].f, CURVES[name].power
     return fit(f, relative(f, 0) if power else flat_tolerance, 1.0, 2.0**OCTAVES)
 
 
+@lru_cache(maxsize=256)
 def needed(name: str, known: Range) -> Pieces:
-    """The pieces that x can reach."""
-    curve, (near, far) = CURVES[name], _fitted(name)
-    scale = 2.0**NEAR
-    keep_near = tuple(p for p in near if p.stop > known.low and p.start < known.high)
-    keep_far = tuple(p for p in far if p.stop * scale > known.low and p.start * scale < known.high)
-    if not keep_near + keep_far:
-        keep_near = near[:1] if known.high <= near[0].start else () if far else near[-1:]
-        keep_far = far[-1:] if not keep_near else ()
-    low = known.low < 2.0**curve.low
-    return Pieces(keep_near, keep_far, low, curve.zero_above and known.high > 2.0**curve.high)
+    """Pieces for what x can be; the outermost ones are open where x cannot leave the domain."""
+    curve, split_at = CURVES[name], 2.0**NEAR
+    bottom, top = 2.0**curve.low, 2.0**curve.high
+    low = min(max(bottom, known.low), top / 2)
+    high = max(min(top, known.high), low + 2.0**-FRAC)
+    near: tuple[Piece, ...] = ()
+    far: tuple[Piece, ...] = ()
+    if high <= 2 * split_at:
+        near = fit(curve.f, curve.tolerance, low, high)
+    else:
+        near = fit(curve.f, curve.tolerance, low, split_at) if low < split_at else ()
+        far = fit(_at_far(curve.f), _at_far(curve.tolerance), max(1.0, low / split_at), high / split_at)
+    return Pieces(near, far, known.low < bottom, curve.zero_above and known.high > top)
+
+
+def _at_far(f: Function) -> Function:
+    return lambda z: f(z * 2.0**NEAR)
 
 
 def at_pieces(b: Builder, x: Value, pieces: Pieces, where: Split, frac: int, below: float) -> Value:
@@ -137,9 +134,14 @@ class Normal(NamedTuple):
     exponents: list[int]
 
 
-def normalise(b: Builder, x: Value, low: int, high: int) -> Normal:
-    """Bring x [elements] in [2^low, 2^high) into [1, 64): a comparison and a select for every 6 octaves.  5 rounds."""
-    exponents = list(range(low, high, OCTAVES))
+def scales(name: str, known: Range) -> list[int]:
+    """Exponents from the beginning of the curve's domain up to where x can be."""
+    top = TOP if known.high >= 2.0**TOP else math.log2(max(known.high, 2.0 ** CURVES[name].low * 1.01))
+    return list(range(CURVES[name].low, math.ceil(top), OCTAVES))
+
+
+def normalise(b: Builder, x: Value, exponents: list[int]) -> Normal:
+    """Bring x [elements] into [1, 64): a comparison and a select for every 6 octaves.  5 rounds."""
     where = split(b, x, [2.0**e for e in exponents] + [math.inf], low=True, high=False, exact=True)
     groups = where.between(b, range(len(exponents) + 1))
     top = max(0, exponents[-1])
@@ -149,40 +151,37 @@ def normalise(b: Builder, x: Value, low: int, high: int) -> Normal:
     return Normal(z, b.emit("concat", first, groups, axis=0), [exponents[0], *exponents])
 
 
-def scaled(b: Builder, x: Value, name: str, frac: int) -> tuple[Value, Normal]:
+def scaled(b: Builder, x: Value, name: str, known: Range, frac: int) -> tuple[Value, Normal]:
     """The curve at the normalised x."""
     curve, unit = CURVES[name], _unit(name)
-    n = normalise(b, x, curve.low, TOP)
-    where = split(b, n.z, [0.5, *(p.stop for p in unit)], low=True, high=False)  # z is 0 or about 1 and more
+    n = normalise(b, x, scales(name, known))
+    where = split(b, n.z, [0.5, *(p.stop for p in unit)], low=True, high=False)  # z is 0, or about 1 and more
     at_one = float(curve.f(np.array(1.0))) if curve.below else 0.0
     return at_pieces(b, n.z, Pieces(unit, (), low=True, high=False), where, frac, at_one), n
 
 
-def by_scale_pays(x: Value, name: str, pieces: Pieces) -> bool:
+def by_scale_pays(x: Value, name: str, known: Range) -> bool:
     """Whether scaling x, which needs more rounds, saves more than they are worth."""
-    curve = CURVES[name]
-    scales = (TOP - curve.low) // OCTAVES
-    saved = PIECE_BYTES * (pieces.total - len(_unit(name))) - SCALE_BYTES * scales
+    pieces = needed(name, known).total - len(_unit(name))
+    saved = PIECE_BYTES * pieces - SCALE_BYTES * len(scales(name, known))
     return saved * x.type.size > SCALE_ROUNDS * ROUND_BYTES
 
 
 def evaluate_curve(b: Builder, x: Value, name: str) -> Value:
     """f(x) with the Builder's fraction bits.  5 rounds, or 6 where x may be above 2^12; by scale 10 (log) or 12."""
-    curve, flat = CURVES[name], elements(b, x)
-    pieces = needed(name, range_of(b, x))
-    if by_scale_pays(flat, name, pieces):
-        y = _by_scale(b, flat, name)
-    else:
-        where = split(b, flat, pieces.knots, low=pieces.low, high=pieces.high)
-        y = at_pieces(b, flat, pieces, where, b.frac, curve.below)
-    return b.reshape(y, x.shape)
+    flat, known = elements(b, x), range_of(b, x)
+    if by_scale_pays(flat, name, known):
+        return b.reshape(_by_scale(b, flat, name, known), x.shape)
+    pieces = needed(name, known)
+    where = split(b, flat, pieces.knots, low=pieces.low, high=pieces.high)
+    return b.reshape(at_pieces(b, flat, pieces, where, b.frac, CURVES[name].below), x.shape)
 
 
-def _by_scale(b: Builder, x: Value, name: str) -> Value:
+def _by_scale(b: Builder, x: Value, name: str, known: Range) -> Value:
     power = CURVES[name].power
     if not power:
-        y, n = scaled(b, x, name, b.frac)
+        y, n = scaled(b, x, name, known, b.frac)
         return b.emit("add", y, weighted(b, n.bits, [e * math.log(2) for e in n.exponents], b.frac))
-    y, n = scaled(b, x, name, 22)
-    scales = [2.0 ** (power * e) for e in n.exponents]
-    return b.align(b.emit("mul", y, weighted(b, n.bits, scales, 18)), b.frac)
+    y, n = scaled(b, x, name, known, 22)
+    factors = [2.0 ** (power * e) for e in n.exponents]
+    return b.align(b.emit("mul", y, weighted(b, n.bits, factors, 18)), b.frac)

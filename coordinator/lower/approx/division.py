@@ -12,7 +12,7 @@ from coordinator.lower.approx.curves import CURVES, Pieces, at_pieces, by_scale_
 from coordinator.lower.approx.pieces import column, elements, rows, split, weighted
 from coordinator.lower.builder import Builder, Value
 from coordinator.lower.order import abs_, negative
-from coordinator.lower.ranges import note, range_of
+from coordinator.lower.ranges import Range, note, range_of
 
 PRODUCT_FRAC = 42  # of a quotient before it is truncated
 
@@ -46,9 +46,8 @@ def divide(b: Builder, x: Value, y: Value) -> Value:
     if known.low < 0:
         return divide(b, *_absolute(b, x, y))
     core = elements(b, _before_broadcast(b, y))
-    pieces = needed("quotient", known)
-    many = by_scale_pays(core, "quotient", pieces)
-    inverse = _inverse_by_scale(b, core) if many else _inverse(b, core, pieces)
+    many = by_scale_pays(core, "quotient", known)
+    inverse = _inverse_by_scale(b, core, known) if many else _inverse(b, core, needed("quotient", known))
     if many or x.public or core.type.size < y.type.size:
         w = _times_scale(b, x, y, inverse)
     else:
@@ -74,8 +73,8 @@ def _inverse(b: Builder, y: Value, pieces: Pieces) -> Inverse:
     return Inverse(mantissa, b.emit("concat", first, where.between(b, [*starts[1:], len(es)]), axis=0), exponents)
 
 
-def _inverse_by_scale(b: Builder, y: Value) -> Inverse:
-    mantissa, n = scaled(b, y, "quotient", 24)
+def _inverse_by_scale(b: Builder, y: Value, known: Range) -> Inverse:
+    mantissa, n = scaled(b, y, "quotient", known, 24)
     return Inverse(mantissa, n.bits, n.exponents)
 
 

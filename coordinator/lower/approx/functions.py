@@ -12,7 +12,7 @@ from coordinator.lower.approx.fit import Function, Numbers, Piece, fit
 from coordinator.lower.approx.pieces import elements, evaluate, split, stair, weighted
 from coordinator.lower.builder import Builder, Value
 from coordinator.lower.order import abs_, negative
-from coordinator.lower.ranges import note, range_of
+from coordinator.lower.ranges import note, note_peaks, range_of
 
 EXP_TOP = 14.0
 EXP_ZERO = -9.2  # exp is 2^-13.3 here, and 0 below
@@ -32,7 +32,7 @@ def _stair_pieces(f: Function, low: float, high: float) -> tuple[Piece, ...]:
 def exp(b: Builder, x: Value) -> Value:
     """e^x for x < 2^43 in absolute value: error <= 2^-12·max(1, e^x) up to 14; 0 below -9.2, e^14 above 14.  5 rounds.
 
-    Where x <= 0 is known (x - max(x), -|x|), 4 comparisons an element instead of 15.
+    Where x <= 0 is known (x - max(x), -|x|), 3 comparisons an element instead of 14.
     """
     flat, known = elements(b, x), range_of(b, x)
     if known.high <= 0:
@@ -44,7 +44,7 @@ def exp(b: Builder, x: Value) -> Value:
         above = b.emit("not", b.reshape(where.below(b, len(pieces)), (1, *flat.shape)))
         y = b.emit("add", y, weighted(b, above, [math.exp(EXP_TOP)], b.frac))
     ends = [math.exp(min(EXP_TOP, v)) for v in known]
-    return note(b, b.reshape(y, x.shape), *ends)
+    return note_peaks(b, note(b, b.reshape(y, x.shape), *ends), x)
 
 
 def expm1(b: Builder, x: Value) -> Value:
@@ -77,7 +77,7 @@ def sqrt(b: Builder, x: Value) -> Value:
 
 def rsqrt(b: Builder, x: Value) -> Value:
     """1 / sqrt(x) for 2^-18 <= x < 2^24: error <= 2^-12·max(1, 1/sqrt(x)).  2^9 below.  Rounds as `sqrt`."""
-    return note(b, evaluate_curve(b, x, "rsqrt"), 0, 2.0**9)
+    return note(b, evaluate_curve(b, x, "rsqrt"), 0, max(range_of(b, x).low, 2.0**-18) ** -0.5)
 
 
 def reciprocal(b: Builder, x: Value) -> Value:

@@ -58,6 +58,8 @@ def logaddexp(s: Site, x: Operand, y: Operand) -> Value:
 
 @rule("abs")
 def absolute(s: Site, x: Value) -> Value:
+    if range_of(s.b, x).low >= 0:
+        return x
     negative = logic.less(s, x, 0.0)
     return note(s.b, s.b.sub(x, s.b.emit("scale", s.b.keep(negative, x, 1), by=2, frac=0)), 0)
 

@@ -150,7 +150,7 @@ class Site(NamedTuple):
         for axis in reversed(range(len(over))):
             if _constant(array, axis):
                 array, over = np.asarray(array.take(0, axis)), over[:axis] + over[axis + 1 :]
-        return self.scope.place(np.ascontiguousarray(array, np.int64), 0, over)
+        return self.scope.place(np.asarray(array, np.int64, order="C"), 0, over)
 
     def encode(self, x: Public, frac: int) -> npt.NDArray[np.int64]:
         """Known numbers as ring elements."""

@@ -1,0 +1,198 @@
+"""Late truncation: products are summed before they are truncated, and what only a sign is asked of is not truncated.
+
+A truncation costs a round and 16 bytes an element, so it moves down, towards the results, where
+- two of them become one (sums of products, a truncation of a truncation),
+- it meets fewer elements (below a sum or a slice),
+- nobody needs it (a sign takes the untruncated value and passes over its lowest bits).
+
+No value gets more than 2·frac + 8 fraction bits on the way, so that numbers keep their room below 2^62.  A sum is
+taken before the truncation only if the other term is there by then: no chain of rounds becomes longer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from coordinator.lower.builder import Value
+from coordinator.lower.rewrite import Rewriter, Rule, until_still
+from mpcnode.graph import Graph, Op
+
+MARGIN = 8  # fraction bits above those of a product
+LONGEST = 62  # the most that a truncation takes off
+MOVES = ("reshape", "transpose", "slice", "rev", "take", "dynamic_slice", "broadcast")
+
+
+def late(graph: Graph, frac: int) -> Graph:
+    """The graph with truncations as late as they are cheapest."""
+    return until_still(graph, RULES, frac)
+
+
+def most_frac(r: Rewriter) -> int:
+    return min(2 * r.b.frac + MARGIN, LONGEST)
+
+
+# ---- helpers -------------------------------------------------------------------------------------------------------
+def truncated(r: Rewriter, x: Value) -> int:
+    """How many bits the op that makes x truncates; 0 if it is no truncation."""
+    op = r.op(x)
+    return op.integer("by") if op.name == "trunc" else 0
+
+
+def finer(r: Rewriter, x: Value, bits: int) -> Value | None:
+    """x with more fraction bits, exactly; None where a constant would not fit."""
+    if bits == 0:
+        return x
+    op = r.op(x)
+    while op.name in ("broadcast", "reshape"):
+        op = r.b.ops[op.args[0]]
+    if op.name == "const" and np.abs(op.value.astype(np.float64)).max(initial=0) >= 2.0 ** (61 - bits):
+        return None
+    return r.b.emit("scale", x, by=1 << bits, frac=bits)
+
+
+def asked(r: Rewriter) -> bool:
+    """Is this op's value, perhaps after sums and moves, asked for its sign, truncated, or summed up with truncations?
+    Then it is better truncated later.
+    """
+    if "asked" not in r.facts:
+        r.facts["asked"] = _asked(r.old)
+    return r.facts["asked"][r.here]
+
+
+def _asked(graph: Graph) -> list[bool]:
+    found = [False] * len(graph.ops)
+    for i in reversed(range(len(graph.ops))):
+        op = graph.ops[i]
+        names = [graph.ops[a].name for a in op.args]
+        for position, a in enumerate(op.args):
+            joined = op.name in ("add", "sub") and names[1 - position] == "trunc"
+            passed = found[i] and op.name in ("add", "sub", "neg", "concat", *MOVES)
+            found[a] = found[a] or op.name in ("sign", "trunc", "sum") or joined or passed
+    return found
+
+
+# ---- sums ----------------------------------------------------------------------------------------------------------
+def sums(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
+    """trunc(x) + trunc(y) -> trunc(x + y); trunc(x) + y -> trunc(x + y·2^by), if the truncation then goes on."""
+    by = [truncated(r, a) if r.alone(i) else 0 for i, a in enumerate(args)]
+    bits = max(by)
+    if not bits or op.type.frac + bits > most_frac(r):
+        return None
+    inner = [r.arg(a) if b else a for a, b in zip(args, by, strict=True)]
+    if not all(by):
+        [ready] = (r.depth(x) for x, b in zip(inner, by, strict=True) if b)
+        if not asked(r) or any(r.depth(x) > ready for x, b in zip(inner, by, strict=True) if not b):
+            return None
+    terms = [finer(r, x, bits - b) for x, b in zip(inner, by, strict=True)]
+    if terms[0] is None or terms[1] is None:
+        return None
+    return r.b.emit("trunc", r.b.emit(op.name, terms[0], terms[1]), by=bits)
+
+
+def sum_(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
+    """sum(trunc(x)) -> trunc(sum(x)): fewer elements."""
+    by = truncated(r, args[0])
+    if not by or not r.alone() or op.type.frac + by > most_frac(r):
+        return None
+    return r.b.emit("trunc", r.again(op, r.arg(args[0])), by=by)
+
+
+# ---- moves ---------------------------------------------------------------------------------------------------------
+def moves(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
+    """move(trunc(x)) -> trunc(move(x)), where that leaves fewer elements, or as many to somebody who wants them so."""
+    by = truncated(r, args[0])
+    if not by or not r.alone() or op.type.size > args[0].type.size:
+        return None
+    if op.type.size == args[0].type.size and not asked(r):
+        return None
+    return r.b.emit("trunc", r.again(op, r.arg(args[0]), *args[1:]), by=by)
+
+
+def concat(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
+    by = {truncated(r, a) if r.alone(i) else 0 for i, a in enumerate(args)}
+    if len(by) > 1 or 0 in by or not asked(r) or len({r.arg(a).frac for a in args}) > 1:
+        return None
+    return r.b.emit("trunc", r.again(op, *(r.arg(a) for a in args)), by=by.pop())
+
+
+# ---- factors -------------------------------------------------------------------------------------------------------
+def scale(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
+    """trunc(x)·2^j: j bits less are truncated, or none at all."""
+    by, frac, bits = op.integer("by"), op.integer("frac"), truncated(r, args[0])
+    j = by.bit_length() - 1
+    if not bits or by < 2 or by != 1 << j or not (r.alone() or j >= bits):
+        return None
+    x = r.arg(args[0])
+    if j < bits:
+        x, j = r.b.emit("trunc", x, by=bits - j), 0
+        frac -= by.bit_length() - 1
+    else:
+        frac, j = frac - bits, j - bits
+    return x if (j, frac) == (0, 0) else r.b.emit("scale", x, by=1 << j, frac=frac)
+
+
+def trunc(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
+    """trunc(trunc(x)) -> trunc(x), also with a small factor between the two."""
+    [x], by = args, op.integer("by")
+    inner = r.op(x)
+    factor: Op | None = None
+    if inner.name == "scale" and abs(inner.integer("by")) < 1 << 4:
+        factor, x = inner, r.arg(x)
+    bits = truncated(r, x)
+    if not bits or by + bits > LONGEST:
+        return None
+    y = r.arg(x)
+    if factor is not None:
+        if y.frac + factor.integer("frac") > LONGEST:
+            return None
+        y = r.b.emit("scale", y, by=factor.integer("by"), frac=factor.integer("frac"))
+    return r.b.emit("trunc", y, by=by + bits)
+
+
+# ---- signs ---------------------------------------------------------------------------------------------------------
+def sign(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
+    """The sign of the untruncated value, passing over the bits that the truncation would have taken off."""
+    found = untruncated(r, args[0], 8)
+    if found is None:
+        return None
+    x, bits = found
+    return r.b.emit("sign", x, lo=op.integer("lo") + bits) if op.integer("lo") + bits <= LONGEST else None
+
+
+def untruncated(r: Rewriter, x: Value, deep: int) -> tuple[Value, int] | None:
+    """x·2^bits as it is before the truncations on the way to it, and bits; None if there are none."""
+    op = r.op(x)
+    if op.name == "trunc":
+        return (r.arg(x), op.integer("by")) if r.arg(x).frac <= most_frac(r) else None
+    if not deep or x.public:
+        return None
+    if op.name in ("add", "sub"):
+        terms = [r.arg(x, 0), r.arg(x, 1)]
+        found = [untruncated(r, t, deep - 1) or (t, 0) for t in terms]
+        bits = max(b for _, b in found)
+        if not bits or x.frac + bits > most_frac(r):
+            return None
+        left, right = (finer(r, t, bits - b) for t, b in found)
+        return None if left is None or right is None else (r.b.emit(op.name, left, right), bits)
+    if op.name == "neg" or op.name in MOVES:
+        inner = untruncated(r, r.arg(x), deep - 1)
+        if inner is None:
+            return None
+        rest = [r.arg(x, i) for i in range(1, len(op.args))]
+        return r.again(op, inner[0], *rest), inner[1]
+    return None
+
+
+def neg(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
+    by = truncated(r, args[0])
+    if not by or not r.alone() or not asked(r):
+        return None
+    return r.b.emit("trunc", r.b.emit("neg", r.arg(args[0])), by=by)
+
+
+RULES: dict[str, Rule] = {
+    "add": sums, "sub": sums, "neg": neg, "sum": sum_, "concat": concat, "scale": scale, "trunc": trunc, "sign": sign,
+    **dict.fromkeys(("reshape", "transpose", "slice", "rev", "take", "dynamic_slice"), moves),
+}  # fmt: skip
