@@ -35,6 +35,7 @@ MAX_QUEUE = 100
 KEEP_JOBS = 1000
 MAX_SOURCE = 1 << 20
 MAX_NAME = 100
+MAX_CAUSE = 2000  # characters of what a node says
 MAX_PIECES = 1 << 20
 STOP_S = 5.0
 PACE_S = 0.2  # between two messages to one watcher
@@ -331,13 +332,15 @@ class Clerk:
             case "finished":
                 with self._changed:
                     if self._is_running(run):
+                        for line in event.finished.profile:
+                            line.name, line.where = _line(line.name), _line(line.where)
                         self.store.report(run.job, party, event.finished)
                         self._note(run.job, f"{party} has finished: {event.finished.seconds:.1f} s")
                         self._handle(jobs.Finished(run, party))
                 return True
             case "failed":
-                failed = event.failed
-                self._handle(jobs.Failed(run, party, failed.cause, failed.peer, failed.where))
+                told = (_line(text) for text in (event.failed.cause, event.failed.peer, event.failed.where))
+                self._handle(jobs.Failed(run, party, *told))
                 return True
         return False
 
@@ -371,9 +374,9 @@ class Clerk:
     def _fail(self, run: Run, party: str, error: MpcError) -> None:
         """A node that said no has failed; any other that does not do as it is asked is lost."""
         if isinstance(error, CallFailed) and not error.answered:
-            self._handle(jobs.Lost(run, party, f"{error}".removeprefix(f"{party} ")))
+            self._handle(jobs.Lost(run, party, _line(f"{error}").removeprefix(f"{party} ")))
         else:
-            self._handle(jobs.Failed(run, party, f"{error}"))
+            self._handle(jobs.Failed(run, party, _line(f"{error}")))
 
     def _note(self, job: str, text: str) -> None:
         with self._changed:
@@ -402,6 +405,11 @@ def _misfit(sealed: node_pb2.Sealed, party: str, promised: dict[str, Output]) ->
     if not sealed.piece < sealed.pieces <= MAX_PIECES:
         return f"delivered piece {sealed.piece} of {sealed.pieces} of {sealed.output}"
     return ""
+
+
+def _line(text: str) -> str:
+    """A node's words as they may stand in logs, terminals and databases: one line of things that print."""
+    return "".join(c if c.isprintable() else " " for c in text[:MAX_CAUSE]).strip()
 
 
 def _parse(graph: bytes) -> graph_pb2.Graph:

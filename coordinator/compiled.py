@@ -37,7 +37,7 @@ def compile_job(plan: Plan, function: Callable[..., Any], source: str) -> Compil
         raise ConfigError(
             f"compiling needs {error.name}, which is not installed: pip install 'mpcnode[train]'"
         ) from error
-    from coordinator.lower import passes
+    from coordinator.lower.passes import compile as lower
 
     traced = trace(function, plan.inputs, plan.outputs, plan.frac)
-    return Compiled(plan, {"traced": traced.graph, **passes.compile(traced.graph)}, source)
+    return Compiled(plan, lower(traced.graph, plan.frac), source)

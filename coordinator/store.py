@@ -12,7 +12,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import JSON, Engine, ForeignKey, LargeBinary, create_engine, delete, event, func, select, update
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Engine,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    create_engine,
+    delete,
+    event,
+    func,
+    select,
+    update,
+)
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
@@ -28,7 +41,11 @@ WIRE_STATE = {state: wire.JobState.Value(f"JOB_STATE_{state.name}") for state in
 
 
 class Base(DeclarativeBase):
-    type_annotation_map = {dict[str, Any]: JSON, bytes: LargeBinary}  # noqa: RUF012 - as SQLAlchemy wants it
+    type_annotation_map = {  # noqa: RUF012 - as SQLAlchemy wants it
+        dict[str, Any]: JSON,
+        bytes: LargeBinary,
+        int: BigInteger().with_variant(Integer, "sqlite"),  # where Integer has 64 bits, and alone counts up
+    }
 
 
 class VersionRow(Base):
@@ -191,7 +208,7 @@ class Store:
     def advance(self, job: str, done: int, total: int) -> None:
         """How many of the iterations of outermost loops are done."""
         with self._transaction() as session:
-            session.execute(update(JobRow).where(JobRow.job == job).values(done=done, total=total))
+            session.execute(update(JobRow).where(JobRow.job == job).values(done=_fits(done), total=_fits(total)))
 
     def job(self, job: str, *, reports: bool = True) -> wire.Job | None:
         """The job, with its nodes' reports and profiles if asked for; None if there is none of that id."""
@@ -247,7 +264,7 @@ class Store:
             job=job,
             party=party,
             seconds=finished.seconds,
-            rounds=finished.rounds,
+            rounds=_fits(finished.rounds),
             peak_mib=finished.peak_mib,
             traffic={link.peer: [link.sent_bytes, link.waited_seconds] for link in finished.traffic},
         )
@@ -259,10 +276,10 @@ class Store:
                 op=line.op,
                 name=line.name,
                 source_line=line.where,
-                calls=line.calls,
+                calls=_fits(line.calls),
                 seconds=line.seconds,
-                rounds=line.rounds,
-                sent_bytes=line.sent_bytes,
+                rounds=_fits(line.rounds),
+                sent_bytes=_fits(line.sent_bytes),
             )
             for number, line in enumerate(finished.profile)
         ]
@@ -308,6 +325,11 @@ class Store:
                     pieces=row.pieces,
                     data=row.data,
                 )
+
+
+def _fits(count: int) -> int:
+    """The wire's counts have a bit more than a database's."""
+    return min(count, 2**63 - 1)
 
 
 def _reason(error: SQLAlchemyError) -> str:

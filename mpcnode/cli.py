@@ -43,6 +43,12 @@ def run(command: typer.Typer, program: str) -> None:
         sys.exit(1)
 
 
+def wide_console() -> Console:
+    """stdout; where it is no terminal (a pipe, a log, CI) tables get room instead of rich's 80 columns."""
+    console = Console()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=160)
+
+
 def main() -> None:
     """Entry point of `mpcnode`."""
     run(app, "mpcnode")
@@ -151,7 +157,7 @@ def doctor(folder: Dir = Path(), cluster_file: ClusterFile = Path("cluster.toml"
         state = "[red]see below[/red]" if found else "[green]well[/green]"
         table.add_row(card.name, _role(cluster, card.name), card.address, *map(escape, measured), state)
         problems += found
-    console = Console()
+    console = wide_console()
     console.print(table)
     for problem in problems:
         console.print(f"- {problem}", markup=False, highlight=False, soft_wrap=True)
@@ -216,7 +222,7 @@ def data_list(
             table.add_row(*map(escape, cells), escape(entry.path))
     else:
         table = _columns_table(datasets.entry(name))
-    Console().print(table)
+    wide_console().print(table)
 
 
 @data.command("remove")

@@ -130,6 +130,7 @@ class GrpcLink(Link):
         if why is not None:
             farewell = peer_pb2.Farewell(cause=why.text[:MAX_CAUSE], peer=why.peer, where=why.where[:MAX_CAUSE])
             self._closed = True
+            self._hello.put(why.text)  # for who still waits for a greeting
             self.outbox.drop()
         self.outbox.put(peer_pb2.Frame(farewell=farewell).SerializeToString())
         if why is not None:  # else the stream stays up until the peer is done as well: a server's end would end both

@@ -71,11 +71,15 @@ class Builder:
 
     def emit(self, name: str, /, *args: Value, type: Type | None = None, **attrs: Attr) -> Value:
         """Append an op (or find its equal).  `type` is wanted for input, param and const only.  Raises GraphError."""
-        op = Op(name, tuple(a.number for a in args), attrs, type or Type(Kind.PUBLIC, 0, ()), self._where)
+        return self.again(Op(name, (), attrs, type or Type(Kind.PUBLIC, 0, ())), *args)
+
+    def again(self, op: Op, *args: Value) -> Value:
+        """The same op on these arguments, in this graph."""
+        op = op._replace(args=tuple(a.number for a in args), where=self._where)
         found = infer(op, [self.ops[a.number] for a in args])
         value = Value(len(self.ops), found)
-        if name not in UNIQUE:
-            key = (name, op.args, tuple(sorted((k, _hashable(v)) for k, v in attrs.items())), found)
+        if op.name not in UNIQUE:
+            key = (op.name, op.args, tuple(sorted((k, _hashable(v)) for k, v in op.attrs.items())), found)
             if self._known.setdefault(key, value) != value:
                 return self._known[key]
         self.ops.append(op._replace(type=found))

@@ -52,23 +52,24 @@ def finer(r: Rewriter, x: Value, bits: int) -> Value | None:
     return r.b.emit("scale", x, by=1 << bits, frac=bits)
 
 
-def asked(r: Rewriter) -> bool:
-    """Is this op's value, perhaps after sums and moves, asked for its sign, truncated, or summed up with truncations?
-    Then it is better truncated later.
+def asked(r: Rewriter, through: tuple[str, ...] = ("add", "sub", "neg", "concat", *MOVES)) -> bool:
+    """Is this op's value, perhaps after ops of these names, asked for its sign, truncated, or summed up with
+    truncations?  Then it is better truncated later.
     """
-    if "asked" not in r.facts:
-        r.facts["asked"] = _asked(r.old)
-    return r.facts["asked"][r.here]
+    if through not in r.facts:
+        r.facts[through] = _asked(r.old, through)
+    found: list[bool] = r.facts[through]
+    return found[r.here]
 
 
-def _asked(graph: Graph) -> list[bool]:
+def _asked(graph: Graph, through: tuple[str, ...]) -> list[bool]:
     found = [False] * len(graph.ops)
     for i in reversed(range(len(graph.ops))):
         op = graph.ops[i]
         names = [graph.ops[a].name for a in op.args]
         for position, a in enumerate(op.args):
             joined = op.name in ("add", "sub") and names[1 - position] == "trunc"
-            passed = found[i] and op.name in ("add", "sub", "neg", "concat", *MOVES)
+            passed = found[i] and op.name in through
             found[a] = found[a] or op.name in ("sign", "trunc", "sum") or joined or passed
     return found
 
@@ -92,11 +93,12 @@ def sums(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
 
 
 def sum_(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
-    """sum(trunc(x)) -> trunc(sum(x)): fewer elements."""
+    """sum(trunc(x)) -> trunc(sum(x)): fewer elements.  A sum of 2^k terms may be k bits longer, and needs room too."""
     by = truncated(r, args[0])
-    if not by or not r.alone() or op.type.frac + by > most_frac(r):
+    grown = (args[0].type.size // max(1, op.type.size) - 1).bit_length()
+    if not by or not r.alone() or op.type.frac + by + grown > most_frac(r):
         return None
-    return r.b.emit("trunc", r.again(op, r.arg(args[0])), by=by)
+    return r.b.emit("trunc", r.b.again(op, r.arg(args[0])), by=by)
 
 
 # ---- moves ---------------------------------------------------------------------------------------------------------
@@ -105,16 +107,16 @@ def moves(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
     by = truncated(r, args[0])
     if not by or not r.alone() or op.type.size > args[0].type.size:
         return None
-    if op.type.size == args[0].type.size and not asked(r):
+    if op.type.size == args[0].type.size and not (asked(r) or asked(r, ("scale", *MOVES))):
         return None
-    return r.b.emit("trunc", r.again(op, r.arg(args[0]), *args[1:]), by=by)
+    return r.b.emit("trunc", r.b.again(op, r.arg(args[0]), *args[1:]), by=by)
 
 
 def concat(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
     by = {truncated(r, a) if r.alone(i) else 0 for i, a in enumerate(args)}
     if len(by) > 1 or 0 in by or not asked(r) or len({r.arg(a).frac for a in args}) > 1:
         return None
-    return r.b.emit("trunc", r.again(op, *(r.arg(a) for a in args)), by=by.pop())
+    return r.b.emit("trunc", r.b.again(op, *(r.arg(a) for a in args)), by=by.pop())
 
 
 # ---- factors -------------------------------------------------------------------------------------------------------
@@ -134,21 +136,61 @@ def scale(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
 
 
 def trunc(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
-    """trunc(trunc(x)) -> trunc(x), also with a small factor between the two."""
+    """trunc(trunc(x)) -> trunc(x), also with a factor between the two that leaves room."""
     [x], by = args, op.integer("by")
     inner = r.op(x)
     factor: Op | None = None
-    if inner.name == "scale" and abs(inner.integer("by")) < 1 << 4:
+    if inner.name == "scale":
         factor, x = inner, r.arg(x)
     bits = truncated(r, x)
     if not bits or by + bits > LONGEST:
         return None
     y = r.arg(x)
-    if factor is not None:
-        if y.frac + factor.integer("frac") > LONGEST:
-            return None
-        y = r.b.emit("scale", y, by=factor.integer("by"), frac=factor.integer("frac"))
+    if factor is None:
+        return r.b.emit("trunc", y, by=by + bits)
+    if y.frac + factor.integer("frac") > LONGEST or not _has_room(r, y, factor):
+        return _factor_first(r, op, factor, x) if r.alone() else None
+    y = r.b.emit("scale", y, by=factor.integer("by"), frac=factor.integer("frac"))
     return r.b.emit("trunc", y, by=by + bits)
+
+
+def _has_room(r: Rewriter, y: Value, factor: Op) -> bool:
+    """Does y times the factor stay as small as a product with MARGIN bits more?  What counts is the fraction bits of y
+    as it was computed: dividing by a power of two only reads it differently.
+    """
+    op = r.op(y)
+    while op.name == "reshape" or (op.name == "scale" and abs(op.integer("by")) == 1):
+        y = Value(op.args[0], r.b.ops[op.args[0]].type)
+        op = r.op(y)
+    grown = (abs(factor.integer("by")) - 1).bit_length()
+    return not grown or y.frac + grown <= most_frac(r)
+
+
+def _factor_first(r: Rewriter, op: Op, factor: Op, product: Value) -> Value | None:
+    """trunc(c·trunc(x @ y)) -> trunc(x @ trunc(c·y)), if y has fewer elements than the product: the gradient of a layer
+    times the learning rate is truncated once.  c·y keeps as many more fraction bits as c is small, and so its precision,
+    and the product its room.
+    """
+    dot = r.op(r.arg(product))
+    moved = None
+    if dot.name in ("reshape", "transpose"):
+        moved, dot = dot, r.b.ops[dot.args[0]]
+    by, frac = factor.integer("by"), factor.integer("frac")
+    if dot.name != "dot" or not by:
+        return None
+    sides = [Value(a, r.b.ops[a].type) for a in dot.args]
+    small = min((0, 1), key=lambda i: sides[i].type.size)
+    fits = all(not v.public and v.frac == r.b.frac for v in sides)
+    if not fits or sides[small].type.size >= dot.type.size or op.type.frac != r.b.frac:
+        return None
+    extra = max(0, min(LONGEST - 2 * r.b.frac, frac - (abs(by) - 1).bit_length()))
+    if frac <= extra:
+        return None
+    part = r.b.emit("trunc", r.b.emit("scale", sides[small], by=by, frac=frac), by=frac - extra)
+    sides[small] = part
+    result = r.b.emit("dot", *sides)
+    result = r.b.again(moved, result) if moved else result
+    return r.b.emit("trunc", result, by=result.frac - op.type.frac)
 
 
 # ---- signs ---------------------------------------------------------------------------------------------------------
@@ -181,7 +223,7 @@ def untruncated(r: Rewriter, x: Value, deep: int) -> tuple[Value, int] | None:
         if inner is None:
             return None
         rest = [r.arg(x, i) for i in range(1, len(op.args))]
-        return r.again(op, inner[0], *rest), inner[1]
+        return r.b.again(op, inner[0], *rest), inner[1]
     return None
 
 

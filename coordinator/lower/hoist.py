@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coordinator.lower.builder import Builder, Value
-from mpcnode.graph import Graph, Kind, Op
+from mpcnode.graph import Attr, Graph, Kind, Op
 
 WORTH = frozenset(
     ("trunc", "mul", "dot", "sign", "select", "inject", "and", "or", "xor", "not", "add", "sub", "neg", "scale", "sum")
@@ -12,14 +12,15 @@ WORTH = frozenset(
 
 def hoist(graph: Graph, frac: int) -> Graph:
     """Ops of a loop's body that depend on its constants alone, moved in front of it; inner loops first."""
-    b, new = Builder(frac), []
+    b = Builder(frac)
+    new: list[Value] = []
     for op in graph.ops:
         args = [new[a] for a in op.args]
         with b.at(op.where):
             if op.name == "loop":
                 new.append(_hoisted(b, op._replace(attrs={**op.attrs, "body": hoist(op.body, frac)}), args))
             else:
-                new.append(b.emit(op.name, *args, type=op.type, **op.attrs))
+                new.append(b.again(op, *args))
     return b.graph([new[o] for o in graph.outputs])
 
 
@@ -40,7 +41,7 @@ def _hoisted(b: Builder, loop: Op, args: list[Value]) -> Value:
     readers = {a for i, op in enumerate(body.ops) if i not in fixed for a in op.args} | set(body.outputs)
     chosen = [i for i in sorted(fixed) if _worth(body.ops[i]) and _read_outside(body, i, fixed, readers)]
     if not chosen or loop.integer("length") == 1:
-        return b.emit("loop", *args, **loop.attrs)
+        return b.again(loop, *args)
     outer: dict[int, Value] = {}
 
     def above(i: int) -> Value:
@@ -51,12 +52,12 @@ def _hoisted(b: Builder, loop: Op, args: list[Value]) -> Value:
                 outer[i] = args[op.integer("index")]
             else:
                 with b.at(op.where):
-                    outer[i] = b.emit(op.name, *(above(a) for a in op.args), type=op.type, **op.attrs)
+                    outer[i] = b.again(op, *(above(a) for a in op.args))
         return outer[i]
 
     more = [above(i) for i in chosen]
-    attrs = {**loop.attrs, "consts": consts + len(more), "body": _body(body, chosen, consts)}
-    return b.emit("loop", *args[:consts], *more, *args[consts:], **attrs)
+    attrs: dict[str, Attr] = {**loop.attrs, "consts": consts + len(more), "body": _body(body, chosen, consts)}
+    return b.again(loop._replace(attrs=attrs), *args[:consts], *more, *args[consts:])
 
 
 def _worth(op: Op) -> bool:

@@ -1,4 +1,4 @@
-"""What passes are made of: a graph written anew, op by op, with rules that may replace an op; uses, depths, dead ops."""
+"""What passes are made of: a graph written anew, op by op, with rules that replace ops; uses, depths, dead ops."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from coordinator.lower.builder import Builder, Value
-from mpcnode.graph import Graph, Kind, Op
+from mpcnode.graph import Attr, Graph, Kind, Op
 
 ROUNDS = {"trunc": 1, "select": 1, "inject": 1, "mul": 1, "dot": 1, "and": 1, "or": 1, "sign": 3, "input": 1}
 
@@ -19,7 +19,7 @@ class Rewriter:
         self.b = Builder(frac)
         self.uses = uses(old)
         self.here = 0
-        self.facts: dict[str, Any] = {}  # what rules remember of this graph
+        self.facts: dict[object, Any] = {}  # what rules remember of this graph
         self._depths: list[int] = []
 
     def op(self, value: Value) -> Op:
@@ -40,10 +40,6 @@ class Rewriter:
             before = max((self._depths[a] for a in op.args), default=0)
             self._depths.append(before + rounds(op, [self.b.ops[a] for a in op.args]))
         return self._depths[value.number]
-
-    def again(self, op: Op, *args: Value) -> Value:
-        """The same op on other arguments."""
-        return self.b.emit(op.name, *args, type=op.type, **op.attrs)
 
 
 Rule: TypeAlias = Callable[[Rewriter, Op, Sequence[Value]], Value | None]
@@ -84,7 +80,8 @@ def rewrite(graph: Graph, rules: Rules, frac: int) -> tuple[Graph, bool]:
 
     A replacement has the type of what it replaces.
     """
-    r, new, changed = Rewriter(graph, frac), [], False
+    r, changed = Rewriter(graph, frac), False
+    new: list[Value] = []
     for i, op in enumerate(graph.ops):
         r.here, args, current = i, [new[a] for a in op.args], op
         if op.name == "loop":
@@ -93,7 +90,7 @@ def rewrite(graph: Graph, rules: Rules, frac: int) -> tuple[Graph, bool]:
         with r.b.at(op.where):
             found = rules[op.name](r, current, args) if op.name in rules else None
             changed = changed or found is not None
-            value = r.again(current, *args) if found is None else found
+            value = r.b.again(current, *args) if found is None else found
         assert value.type == op.type, f"{op.name} of type {op.type} became {value.type}"
         new.append(value)
     return r.b.graph([new[o] for o in graph.outputs]), changed
@@ -138,12 +135,13 @@ def _pruned(graph: Graph, outputs: Sequence[int], params: Sequence[int]) -> Grap
 def _pruned_loop(loop: Op, needed: Sequence[int]) -> Op:
     consts, carry, body = loop.integer("consts"), loop.integer("carry"), loop.body
     kept = _arguments(loop, needed)
-    counts = {
+    attrs: dict[str, Attr] = {
+        **loop.attrs,
         "consts": sum(k < consts for k in kept),
         "carry": sum(consts <= k < consts + carry for k in kept),
         "body": _pruned(body, [body.outputs[o] for o in needed], kept),
     }
-    return loop._replace(args=tuple(loop.args[k] for k in kept), attrs={**loop.attrs, **counts})
+    return loop._replace(args=tuple(loop.args[k] for k in kept), attrs=attrs)
 
 
 def _reach(graph: Graph, outputs: Sequence[int]) -> tuple[set[int], dict[int, set[int]]]:

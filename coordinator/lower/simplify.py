@@ -78,8 +78,7 @@ def before_broadcast(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None
     spread = r.op(args[0])
     if spread.name != "broadcast":
         return None
-    inner = r.b.emit(op.name, r.arg(args[0]), **op.attrs)
-    return r.again(spread, inner)
+    return r.b.again(spread, r.b.again(op, r.arg(args[0])))
 
 
 @rule("add", "sub", "mul", "xor", "and", "or", "select")
@@ -99,7 +98,7 @@ def both_before_broadcast(r: Rewriter, op: Op, args: Sequence[Value]) -> Value |
             parts.append(r.b.spread(x, shape))
         else:
             return None
-    return r.again(wide, r.b.emit(op.name, *parts, **op.attrs))
+    return r.b.again(wide, r.b.again(op, *parts))
 
 
 @rule("sum")
@@ -116,7 +115,7 @@ def sum_of_smaller(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
         flat = r.b.reshape(x, kept)
         return r.b.emit("sum", flat, axes=moved) if moved else flat
     if inner.name in ("neg", "scale") and r.alone():
-        return r.again(inner, r.b.emit("sum", r.arg(x), axes=axes))
+        return r.b.again(inner, r.b.emit("sum", r.arg(x), axes=axes))
     if inner.name == "sum":
         before = [a for a in range(len(r.arg(x).shape)) if a not in inner.integers("axes")]
         joined = tuple(sorted({*inner.integers("axes"), *(before[a] for a in axes)}))

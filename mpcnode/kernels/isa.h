@@ -22,21 +22,29 @@
 enum { PORTABLE, WITH_AVX2, WITH_AVX512, ISAS };
 
 #define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16") /* small arrays then live in registers; clang knows it too */
+/* UNROLL: a short loop over an array that is to live in registers.  INDEPENDENT: no iteration needs another's stores. */
 #ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
 #define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
 #else
+#define UNROLL _Pragma("GCC unroll 16")
 #define INDEPENDENT _Pragma("GCC ivdep")
 #endif
 
 /* A range kernel: elements (or words) start .. stop-1 of what `args` describes. */
 typedef void (*range_kernel)(const void *args, size_t start, size_t stop);
 
-/* `name_body(const name_args *, size_t, size_t)` for every instruction set, as the table name_for[]. */
-#define KERNEL_OF(name, type)                                                                                                      \
-    static void name##_portable(const void *args, size_t start, size_t stop) { name##_body((const type *)args, start, stop); }     \
-    AVX2 static void name##_avx2(const void *args, size_t start, size_t stop) { name##_body((const type *)args, start, stop); }    \
-    AVX512 static void name##_avx512(const void *args, size_t start, size_t stop) { name##_body((const type *)args, start, stop); } \
+/* `name_body(const type *, size_t, size_t)` for every instruction set, as the table name_for[]. */
+#define KERNEL_OF(name, type)                                                 \
+    static void name##_portable(const void *args, size_t start, size_t stop) { \
+        name##_body((const type *)args, start, stop);                         \
+    }                                                                         \
+    AVX2 static void name##_avx2(const void *args, size_t start, size_t stop) { \
+        name##_body((const type *)args, start, stop);                         \
+    }                                                                         \
+    AVX512 static void name##_avx512(const void *args, size_t start, size_t stop) { \
+        name##_body((const type *)args, start, stop);                         \
+    }                                                                         \
     static const range_kernel name##_for[ISAS] = {name##_portable, name##_avx2, name##_avx512};
 #define KERNEL(name) KERNEL_OF(name, name##_args)
 

@@ -27,9 +27,17 @@ typedef struct {
 
 #define TWICE _Pragma("GCC unroll 2")
 
+#define LANES_portable 4
+#define LANES_avx2 4
+#define LANES_avx512 8
 #define TILE_ARGS uint64_t *out, int64_t out_row, const uint64_t *a, const uint64_t *b, int64_t b_row, int64_t k, int add
 #define TILE(isa, target, rows, vectors)                                                    \
-    target static void tile_##isa##_##rows##x##vectors(TILE_ARGS) { tile_##isa(rows, vectors, out, out_row, a, b, b_row, k, add); }
+    target static void tile_##isa##_##rows##x##vectors(TILE_ARGS) {                         \
+        for (int r = 0; r < rows; r++)                                                      \
+            for (int v = 0; v < vectors; v++)                                               \
+                __builtin_prefetch(out + r * out_row + v * LANES_##isa, 1);                 \
+        tile_##isa(rows, vectors, out, out_row, a, b, b_row, k, add);                       \
+    }
 
 /* ---- packing of A ---- */
 INLINE void pack_rows(const int rows, const int copies, const int contiguous, uint64_t *panel, const uint64_t *a, int64_t k, int64_t row,

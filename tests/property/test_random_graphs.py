@@ -70,7 +70,9 @@ class Writer:
         return self.b.emit(name, *(v for v, _ in args), **attrs), known
 
     def index(self, shape: tuple[int, ...], limit: int) -> tuple[Value, Known]:
-        at = np.abs(self.numbers(shape, 20)) % max(1, limit)
+        if not limit:
+            raise Unfit
+        at = np.abs(self.numbers(shape, 20)) % limit
         return self.b.raw(at, 0), exact(at)
 
     # ---- one step for each group of ops ------------------------------------------------------------------------------

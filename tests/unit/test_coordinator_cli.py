@@ -164,11 +164,11 @@ def test_schemas_are_listed(run: Run, cluster: World) -> None:
 
 def test_any_stage_is_printed(run: Run, cluster: World) -> None:
     stages = run("show", "job.toml", "--stages").out.splitlines()
-    assert stages[0].startswith("traced: ") and len(stages) >= 2
-    ran = run("show", "job.toml", "--stage", "traced")
+    assert stages[0].startswith("legal: ") and len(stages) >= 2
+    ran = run("show", "job.toml", "--stage", "legal")
     assert ran.code == 0 and '%0 = input {columns ["x0","x1"]' in ran.out and "# train.py:" in ran.out
     assert run("show", "job.toml").out.startswith("%0 = input")
-    one_line(run("show", "job.toml", "--stage", "x"), "there is no stage 'x'; there is traced, ")
+    one_line(run("show", "job.toml", "--stage", "x"), "there is no stage 'x'; there is legal, ")
 
 
 def test_costs_are_estimated(run: Run, cluster: World) -> None:
@@ -238,7 +238,7 @@ def test_a_job_in_steps(run: Run, cluster: World, tmp_path: Path) -> None:
     job = ran.out.splitlines()[-1].removeprefix("submitted as ")
     assert job in run("jobs").out
     assert run("show", job).out.startswith("%0 = input")
-    one_line(run("show", job, "--stage", "traced"), "has no stages")
+    one_line(run("show", job, "--stage", "legal"), "has no stages")
     one_line(run("result", job), f"{job} has no results, it is ")
     for name in NAMES:
         cluster.nodes[name].hold.set()

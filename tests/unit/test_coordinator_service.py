@@ -244,8 +244,7 @@ def test_a_node_with_another_cluster_file(cluster: World) -> None:
     cluster.nodes["helper"].cluster_digest = bytes(32)
     fails(
         cluster,
-        "helper: helper has another cluster.toml than the coordinator: "
-        "give everybody the same file and restart",
+        "helper: helper has another cluster.toml than the coordinator: give everybody the same file and restart",
     )
 
 
@@ -259,6 +258,13 @@ def test_a_node_that_fails_names_op_and_peer(cluster: World) -> None:
     cluster.nodes["clinic_b"].hold.clear()
     cluster.nodes["helper"].hold.clear()
     fails(cluster, "clinic_a: late, at mul (train.py:2), because of clinic_b")
+
+
+def test_a_node_cannot_write_into_terminals_and_logs(cluster: World) -> None:
+    cluster.nodes["clinic_a"].failure = node_pb2.Failed(cause="\x1b[2Jlate\n\0" + "x" * 5000)
+    client = cluster.client()
+    found = ended(client, client.submit(compiled(program())))
+    assert found.cause.startswith("clinic_a: [2Jlate  xxx") and found.cause.isprintable() and len(found.cause) < 2100
 
 
 def test_a_node_that_finishes_without_its_results(cluster: World) -> None:
