@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Condition, Event, Timer
+from typing import TypeAlias
 
 import grpc
 
@@ -26,6 +27,7 @@ from coordinator.store import WIRE_STATE, DatabaseFailed, NewJob, Program, Store
 from mpcnode import protocols
 from mpcnode.cluster import Cluster
 from mpcnode.errors import MpcError
+from mpcnode.graph import Kind
 from mpcnode.graph_wire import from_wire, type_to_wire
 from mpcnode.identity import Identity
 from mpcnode.wire import coordinator_pb2 as wire
@@ -36,9 +38,11 @@ KEEP_JOBS = 1000
 MAX_SOURCE = 1 << 20
 MAX_NAME = 100
 MAX_CAUSE = 2000  # characters of what a node says
-MAX_PIECES = 1 << 20
+SEAL_BYTES = 256  # more than sealing adds to a piece
 STOP_S = 5.0
 PACE_S = 0.2  # between two messages to one watcher
+
+Pieces: TypeAlias = dict[Promise, dict[int, int]]  # bytes by number, of what a node has delivered
 
 log = logging.getLogger("coordinator")
 
@@ -311,7 +315,7 @@ class Clerk:
 
     def _compute(self, run: Run, party: str) -> None:
         node = self._nodes[party]
-        pieces: dict[Promise, set[int]] = {}
+        pieces: Pieces = {}
         try:
             node.start(run)
             for event in node.events(run):
@@ -322,7 +326,7 @@ class Clerk:
         else:
             self._handle(jobs.Lost(run, party, "ended its report without a result"))
 
-    def _hear(self, run: Run, party: str, event: node_pb2.NodeEvent, pieces: dict[Promise, set[int]]) -> bool:
+    def _hear(self, run: Run, party: str, event: node_pb2.NodeEvent, pieces: Pieces) -> bool:
         """Pass on what a node reports; True for the last event of a run."""
         match event.WhichOneof("event"):
             case "progress":
@@ -344,20 +348,20 @@ class Clerk:
                 return True
         return False
 
-    def _keep(self, run: Run, party: str, sealed: node_pb2.Sealed, pieces: dict[Promise, set[int]]) -> None:
+    def _keep(self, run: Run, party: str, sealed: node_pb2.Sealed, pieces: Pieces) -> None:
         """Store a piece of a result, if it is one that the job promises."""
         promise = Promise(sealed.output, sealed.recipient)
         with self._changed:
             if not self._is_running(run):
                 return
             assert self._running is not None
-            wrong = _misfit(sealed, party, self._running[1])
+            got = pieces.setdefault(promise, {})
+            got[sealed.piece] = len(sealed.data)
+            wrong = _misfit(sealed, party, self._running[1], sum(got.values()))
             if wrong:
                 self._handle(jobs.Lost(run, party, wrong))
                 return
             self.store.keep(run.job, sealed)
-            got = pieces.setdefault(promise, set())
-            got.add(sealed.piece)
             self._handle(jobs.Delivered(run, party, promise, complete=len(got) == sealed.pieces))
 
     def _abort(self, run: Run, party: str, cause: str) -> None:
@@ -393,8 +397,11 @@ def jobs_ended(job: wire.Job) -> bool:
     return any(WIRE_STATE[state] == job.state for state in JobState if state.ended)
 
 
-def _misfit(sealed: node_pb2.Sealed, party: str, promised: dict[str, Output]) -> str:
-    """What is wrong with a piece, to follow the name of the node that delivered it; empty if nothing is."""
+def _misfit(sealed: node_pb2.Sealed, party: str, promised: dict[str, Output], nbytes: int) -> str:
+    """What is wrong with a piece, to follow the name of the node that delivered it; empty if nothing is.
+
+    nbytes: of what it has delivered of this output, with this piece.
+    """
     output = promised.get(sealed.output)
     if output is None or sealed.recipient not in output.recipients:
         return f"delivered {sealed.output!r} for {sealed.recipient!r}, which the job does not promise"
@@ -402,8 +409,11 @@ def _misfit(sealed: node_pb2.Sealed, party: str, promised: dict[str, Output]) ->
         return f"delivered a piece in the name of {sealed.sender!r}"
     if sealed.type != type_to_wire(output.type):
         return f"delivered {sealed.output} as another type than the program says"
-    if not sealed.piece < sealed.pieces <= MAX_PIECES:
+    plain = output.type.size * (1 if output.type.kind is Kind.BIT else 8)
+    if not sealed.piece < sealed.pieces <= max(1, plain):
         return f"delivered piece {sealed.piece} of {sealed.pieces} of {sealed.output}"
+    if nbytes > plain + sealed.pieces * SEAL_BYTES:
+        return f"delivered more of {sealed.output} than there is"
     return ""
 
 

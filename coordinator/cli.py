@@ -282,6 +282,22 @@ def result(
 
 
 @app.command()
+def profile(
+    job: JobId,
+    lines: Annotated[int, typer.Option(min=1, help="How many source lines to list.")] = 20,
+    folder: Dir = Path(),
+    cluster_file: ClusterFile = Path("cluster.toml"),
+) -> None:
+    """Say what each line of a finished job's program cost its nodes."""
+    with Client(folder, cluster_file) as client:
+        found = client.get(job)
+    if not found.reports:
+        raise ConfigError(f"no node has finished {job}: it is {report.state_name(found)}")
+    console.print(report.report_table(found))
+    console.print(report.profile_table(found, lines))
+
+
+@app.command()
 def cancel(job: JobId, folder: Dir = Path(), cluster_file: ClusterFile = Path("cluster.toml")) -> None:
     """End a job that you submitted, or that your node computes."""
     with Client(folder, cluster_file) as client:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
@@ -169,6 +169,29 @@ def report_table(job: wire.Job) -> Table:
             f"{done.peak_mib:.0f} MiB",
         )
         table.add_row(escape(report.party), *numbers)
+    return table
+
+
+def profile_table(job: wire.Job, most: int) -> Table:
+    """What each source line took, where it took longest, and sent, at all nodes; the slowest first."""
+    seconds: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    rounds: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    sent: dict[str, int] = defaultdict(int)
+    for report in job.reports:
+        for line in report.finished.profile:
+            seconds[line.where][report.party] += line.seconds
+            rounds[line.where][report.party] += line.rounds
+            sent[line.where] += line.sent_bytes
+    slowest = sorted(seconds, key=lambda where: max(seconds[where].values()), reverse=True)
+    table = Table("line", "computing", "at", "rounds of its own", "sent by all")
+    for column in (table.columns[1], *table.columns[3:]):
+        column.justify = "right"
+    for where in slowest[:most]:
+        party = max(seconds[where], key=seconds[where].__getitem__)
+        numbers = (f"{max(rounds[where].values()):,}", amount(sent[where]))
+        table.add_row(escape(where or "(inputs)"), duration(seconds[where][party]), escape(party), *numbers)
+    if len(slowest) > most:
+        table.caption = f"and {len(slowest) - most} more lines"
     return table
 
 

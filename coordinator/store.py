@@ -182,7 +182,7 @@ class Store:
                 yield session
         except SQLAlchemyError as error:
             # Only the database's own words: SQLAlchemy's would quote the statement with everything in it.
-            raise DatabaseFailed(f"the database {self._engine.url!r} failed: {_reason(error)}") from error
+            raise DatabaseFailed(f"the coordinator's database failed: {_reason(error)}") from error
 
     # ---- jobs -------------------------------------------------------------------------------------------------------
     def add(self, new: NewJob, at: float) -> None:

@@ -27,26 +27,31 @@ from mpcnode.wire import peer_pb2
 METHOD = "/mpc.Peer/Exchange"
 POST_BYTES = 64 << 20  # written and not yet taken in by the peer: from there on `post` waits
 BATCH_BYTES = 1 << 16  # of small arrays, before they leave without being told to
+PIECE_BYTES = 64  # that a small array counts beyond its own
 MAX_SMALL = 1 << 14  # bytes of a frame without arrays
 MAX_CAUSE = 4096  # characters
 
 
 class Outbox:
-    """Frames on their way out.  One thread puts them in, gRPC iterates."""
+    """Frames on their way out.  One thread puts them in, gRPC iterates.
+
+    Small arrays go in as lists of pieces: those that wait together leave in one frame, since a frame costs far more
+    than an array.
+    """
 
     def __init__(self) -> None:
-        self._queue: SimpleQueue[bytes | None] = SimpleQueue()
+        self._queue: SimpleQueue[bytes | list[Piece] | None] = SimpleQueue()
         self._bytes = 0
         self._sent = Condition()  # guards _bytes
         self._closed = False
 
-    def put(self, frame: bytes) -> None:
-        """Send a frame, unless the outbox is closed."""
+    def put(self, item: bytes | list[Piece]) -> None:
+        """Send a frame or small arrays, unless the outbox is closed."""
         if self._closed:
             return
         with self._sent:
-            self._bytes += len(frame)
-        self._queue.put(frame)
+            self._bytes += _size(item)
+        self._queue.put(item)
 
     def room(self, patience_s: float) -> bool:
         """Wait until more may be put in; False if that takes longer."""
@@ -69,11 +74,35 @@ class Outbox:
             self._sent.notify_all()
 
     def __iter__(self) -> Iterator[bytes]:
-        while (frame := self._queue.get()) is not None:
-            yield frame
+        item = self._queue.get()
+        while item is not None:
+            following: bytes | list[Piece] | None = []
+            if isinstance(item, list):
+                item, following = self._gather(item)
+                yield frames.write(item)
+            else:
+                yield item
             with self._sent:  # gRPC asks for the next one once this one is within the peer's window
-                self._bytes -= len(frame)
+                self._bytes -= _size(item)
                 self._sent.notify_all()
+            item = self._queue.get() if following == [] else following
+
+    def _gather(self, pieces: list[Piece]) -> tuple[list[Piece], bytes | list[Piece] | None]:
+        """The small arrays that are waiting, up to a frame full, and what came behind them ([]: nothing yet)."""
+        gathered = list(pieces)
+        try:
+            while _size(gathered) < BATCH_BYTES:
+                item = self._queue.get_nowait()
+                if not isinstance(item, list):
+                    return gathered, item
+                gathered += item
+        except Empty:
+            pass
+        return gathered, []
+
+
+def _size(item: bytes | list[Piece]) -> int:
+    return len(item) if isinstance(item, bytes) else sum(len(piece.data) + PIECE_BYTES for piece in item)
 
 
 class GrpcLink(Link):
@@ -112,13 +141,13 @@ class GrpcLink(Link):
                 self.outbox.put(frames.write([piece]))
             return
         self._batch.append(Piece(channel, op, number, len(data), bytes(data)))
-        self._batch_bytes += len(data)
-        if self._batch_bytes >= BATCH_BYTES or len(self._batch) >= BATCH_BYTES >> 6:
+        self._batch_bytes += len(data) + PIECE_BYTES
+        if self._batch_bytes >= BATCH_BYTES:
             self.flush()
 
     def flush(self) -> None:
         if self._batch:
-            self.outbox.put(frames.write(self._batch))
+            self.outbox.put(self._batch)
             self._batch, self._batch_bytes = [], 0
 
     def say_waiting(self, whom: Cause) -> None:

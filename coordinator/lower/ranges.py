@@ -42,11 +42,11 @@ def _known(b: Builder) -> _Known:
 
 def note(b: Builder, x: Value, low: float = -math.inf, high: float = math.inf) -> Value:
     """Remember that low <= x <= high, and so are the values that x is a mere rearrangement of; returns x."""
-    number = x.number
-    _known(b).ranges[number] = Range(low, high)
+    ranges, number = _known(b).ranges, x.number
+    ranges[number] = Range(low, high)
     while b.ops[number].name in ("reshape", "transpose", "broadcast"):
         number = b.ops[number].args[0]
-        _known(b).ranges[number] = Range(low, high)
+        ranges[number] = Range(low, high)
     return x
 
 

@@ -7,18 +7,20 @@ may pass over its lowest bits is random there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 
 from coordinator.lower.builder import Builder, Value
 from mpcnode.engine import execute
-from mpcnode.graph import Graph, Kind, verify
+from mpcnode.graph import Graph, Kind, Type, verify
 from mpcnode.party import Party, Place
 from mpcnode.protocols import Sharing
 from mpcnode.protocols.cleartext import Cleartext
 from mpcnode.simulate import SimulatedHooks, decode, run, simulate
 
+OWNER = "evaluator_1"
 Function = Callable[..., Value]
 ROUNDS = {"trunc": 1, "select": 1, "inject": 1, "sign": 3}
 PRODUCTS = ("mul", "dot", "and", "or")
@@ -43,36 +45,32 @@ class Rough(Cleartext):
 
 
 def trace(function: Function, *shapes: tuple[int, ...], frac: int = 18, **kwargs: object) -> Graph:
+    """`function` of inputs of these shapes, revealed as `out`."""
     b = Builder(frac)
     inputs = []
     for i, shape in enumerate(shapes):
-        size = int(np.prod(shape))
-        x = b.emit("input", owner="evaluator_1", dataset=f"d{i}", columns=("x",), type=_input(size, frac))
+        kind = Type(Kind.ARITH, frac, (math.prod(shape), 1))
+        x = b.emit("input", owner=OWNER, dataset=f"d{i}", columns=("x",), type=kind)
         inputs.append(b.reshape(x, shape))
-    out = function(b, *inputs, **kwargs)
-    b.emit("reveal", out, to=("evaluator_1",), name="out")
+    b.emit("reveal", function(b, *inputs, **kwargs), to=(OWNER,), name="out")
     graph = b.graph()
     verify(graph)
     return graph
 
 
-def _input(size: int, frac: int) -> object:
-    from mpcnode.graph import Type
-
-    return Type(Kind.ARITH, frac, (size, 1))
+def evaluate(graph: Graph, *xs: np.ndarray, seed: int = 1, protocol: str = "rough") -> np.ndarray:
+    data = {(OWNER, f"d{i}"): x.reshape(-1, 1) for i, x in enumerate(xs)}
+    if protocol != "rough":
+        return simulate(graph, data, protocol, evaluators=2).outputs["out"]
+    [parts], _ = run([execute(Party(0, [OWNER], {}), Rough(seed), graph, SimulatedHooks(data))])
+    return decode(parts["out"], graph.ops[-1].type)
 
 
 def apply(
     function: Function, *xs: np.ndarray, seed: int = 1, frac: int = 18, protocol: str = "rough", **kwargs: object
 ) -> np.ndarray:
     """The function's values at these numbers."""
-    graph = trace(function, *(x.shape for x in xs), frac=frac, **kwargs)
-    data = {("evaluator_1", f"d{i}"): x.reshape(-1, 1) for i, x in enumerate(xs)}
-    if protocol != "rough":
-        return simulate(graph, data, protocol, evaluators=2).outputs["out"]
-    party = Party(0, ["evaluator_1"], {})
-    [parts], _ = run([execute(party, Rough(seed), graph, SimulatedHooks(data))])
-    return decode(parts["out"], graph.ops[-1].type)
+    return evaluate(trace(function, *(x.shape for x in xs), frac=frac, **kwargs), *xs, seed=seed, protocol=protocol)
 
 
 def rounds(graph: Graph) -> int:

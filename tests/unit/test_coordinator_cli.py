@@ -240,12 +240,14 @@ def test_a_job_in_steps(run: Run, cluster: World, tmp_path: Path) -> None:
     assert run("show", job).out.startswith("%0 = input")
     one_line(run("show", job, "--stage", "legal"), "has no stages")
     one_line(run("result", job), f"{job} has no results, it is ")
+    one_line(run("profile", job), f"no node has finished {job}: it is ")
     for name in NAMES:
         cluster.nodes[name].hold.set()
     watched = run("watch", job)
     assert watched.code == 0 and "queued" in watched.out and "done" in watched.out
     assert run("result", job).out == f"wrote {job}/result.npz\n"
     assert (tmp_path / job / "result.npz").exists()
+    assert "train.py:2" in run("profile", job).out
     one_line(run("cancel", job), f"{job} is done already")
     one_line(run("submit", "job.toml", "--no-watch", "--output", "x"), "leave one of them away")
 

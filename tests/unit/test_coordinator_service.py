@@ -281,6 +281,8 @@ def test_a_node_that_finishes_without_its_results(cluster: World) -> None:
         ({"type": graph_pb2.Type(kind=graph_pb2.KIND_BIT)}, "delivered result as another type than the program says"),
         ({"piece": 2}, "delivered piece 2 of 2 of result"),
         ({"pieces": 0}, "delivered piece 0 of 0 of result"),
+        ({"pieces": 1000}, "delivered piece 0 of 1000 of result"),
+        ({"data": bytes(10_000)}, "delivered more of result than there is"),
     ],
 )
 def test_a_node_that_delivers_what_is_not_its_own(cluster: World, forged: dict[str, object], why: str) -> None:
