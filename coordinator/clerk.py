@@ -34,7 +34,7 @@ from mpcnode.wire import coordinator_pb2 as wire
 from mpcnode.wire import graph_pb2, node_pb2
 
 MAX_QUEUE = 100
-KEEP_JOBS = 1000
+KEEP_JOBS = 300  # that have ended, with their results
 MAX_SOURCE = 1 << 20
 MAX_NAME = 100
 MAX_CAUSE = 2000  # characters of what a node says

@@ -9,6 +9,7 @@ Each side's first frame is a Hello.  Whatever differs in them is a refusal, befo
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from queue import Empty, SimpleQueue
 from threading import Condition, Lock, Thread
@@ -74,31 +75,31 @@ class Outbox:
             self._sent.notify_all()
 
     def __iter__(self) -> Iterator[bytes]:
-        item = self._queue.get()
-        while item is not None:
-            following: bytes | list[Piece] | None = []
+        behind: deque[bytes | list[Piece] | None] = deque()  # what was found behind small arrays
+        while (item := behind.popleft() if behind else self._queue.get()) is not None:
             if isinstance(item, list):
-                item, following = self._gather(item)
+                item = self._gather(item, behind)
                 yield frames.write(item)
             else:
                 yield item
             with self._sent:  # gRPC asks for the next one once this one is within the peer's window
                 self._bytes -= _size(item)
                 self._sent.notify_all()
-            item = self._queue.get() if following == [] else following
 
-    def _gather(self, pieces: list[Piece]) -> tuple[list[Piece], bytes | list[Piece] | None]:
-        """The small arrays that are waiting, up to a frame full, and what came behind them ([]: nothing yet)."""
-        gathered = list(pieces)
-        try:
-            while _size(gathered) < BATCH_BYTES:
+    def _gather(self, pieces: list[Piece], behind: deque[bytes | list[Piece] | None]) -> list[Piece]:
+        """These small arrays and those that wait behind them, up to a frame full."""
+        gathered, size = list(pieces), _size(pieces)
+        while size < BATCH_BYTES:
+            try:
                 item = self._queue.get_nowait()
-                if not isinstance(item, list):
-                    return gathered, item
-                gathered += item
-        except Empty:
-            pass
-        return gathered, []
+            except Empty:
+                break
+            if not isinstance(item, list):
+                behind.append(item)
+                break
+            gathered += item
+            size += _size(item)
+        return gathered
 
 
 def _size(item: bytes | list[Piece]) -> int:

@@ -1,6 +1,6 @@
 """Logistic regression and a small neural network on the Wisconsin breast cancer data: ordinary JAX.
 
-`train` runs as it is on plain arrays, and compiled on data that two clinics keep to themselves.  Everything random has a
+`train` runs as it is on plain arrays, and compiled on data that two clinics keep to themselves.  What is random has a
 seed, so both give the same model up to rounding.
 """
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-EPOCHS, BATCH, RATE, HIDDEN = 10, 64, 0.1, 16
+EPOCHS, BATCH, RATE, HIDDEN, SEED = 10, 64, 0.1, 32, 2
 TEST_SHARE = 0.2
 
 # What one unit of each measurement is: its mean, its standard error and its worst value in a sample.  The raw columns
@@ -30,8 +30,8 @@ UNITS = np.array(list(MEASURES.values()), np.float32).T.reshape(-1)
 
 
 def train(x, y):
-    """x: [patients, 30] measurements, y: [patients] 1 for malignant.  Returns both models, what standardises their
-    input, and the share of patients that each gets right, of a fifth that it has not seen.
+    """x: [patients, 30] measurements, y: [patients] 1 for malignant.  Returns both models with what standardises their
+    input (in UNITS), and the share of patients that each gets right, of a fifth that it has not seen.
     """
     test, fit, batches = split(len(x))
     y = y.astype(jnp.float32)
@@ -42,7 +42,7 @@ def train(x, y):
     x = centred * scale
 
     optimizer = optax.sgd(RATE)
-    params = {"logistic": logistic(), "network": network(jax.random.key(0))}
+    params = {"logistic": logistic(), "network": network(jax.random.key(SEED))}
 
     def loss(params, x, y):
         each = [optax.sigmoid_binary_cross_entropy(logits(p, x), y).mean() for p in params.values()]
@@ -56,7 +56,7 @@ def train(x, y):
     (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), batches)
     right = {name: (logits(p, x[test]) > 0) == (y[test] > 0.5) for name, p in params.items()}
     return {
-        "weights": {**params, "standardise": {"mean": mean * UNITS, "scale": scale}},
+        "weights": {**params, "standardise": {"mean": mean, "scale": scale}},
         "accuracy": {name: hits.astype(jnp.float32).mean() for name, hits in right.items()},
     }
 
@@ -65,7 +65,7 @@ def split(count):
     """Numbers of the patients to test on, of those to fit on, and of the batches [steps, BATCH] to fit on, which leave
     out others in each epoch.
     """
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(SEED)
     test, fit = np.split(rng.permutation(count), [int(count * TEST_SHARE)])
     used = len(fit) // BATCH * BATCH
     epochs = [rng.permutation(fit)[:used].reshape(-1, BATCH) for _ in range(EPOCHS)]
