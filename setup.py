@@ -29,10 +29,10 @@ class BuildKernels(build_ext):
     def _links(self, flags: list[str]) -> bool:
         with tempfile.TemporaryDirectory() as scratch:
             source = Path(scratch) / "probe.c"
-            source.write_text("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n", encoding="utf-8")
+            source.write_text("#include <omp.h>\nint probe(void) { return omp_get_max_threads(); }\n", encoding="utf-8")
             try:
                 objects = self.compiler.compile([str(source)], output_dir=scratch, extra_postargs=flags)
-                self.compiler.link_executable(objects, str(Path(scratch) / "probe"), extra_postargs=flags)
+                self.compiler.link_shared_object(objects, str(Path(scratch) / "probe.so"), extra_postargs=flags)
             except (CompileError, LinkError):
                 return False
         return True

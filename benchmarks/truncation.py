@@ -1,13 +1,14 @@
 """How exact truncation is, on many products near the limit of the range: `python benchmarks/truncation.py --help`.
 
-Under masked evaluation a truncated value is one of the two neighbours of the exact quotient, always; and on average it is
-the quotient itself.  Local truncation, as in SecureML (Mohassel and Zhang, S&P 2017) and the systems after it, has each of
-two parties shift its own share: with probability |z|/2^64 the result is off by 2^64 / 2^by, a wreck.
+Under masked evaluation a truncated value is one of the two neighbours of the exact quotient, always; and on average it
+is the quotient itself.  Local truncation, as in SecureML (Mohassel and Zhang, S&P 2017) and the systems after it, has
+each of two parties shift its own share: with probability |z|/2^64 the result is off by 2^64 / 2^by, a wreck.
 """
 
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ Array = Any
 
 
 class Tally(NamedTuple):
-    """Of one chunk: by how many units in the last place results were off, at worst and in sum; wrecks of local truncation."""
+    """Of one chunk: how far results were off in units of the last place (ulp); how many local truncation wrecked."""
 
     worst: float
     total: float
@@ -47,7 +48,7 @@ def split(rng: np.random.Generator, value: Array, parties: int) -> list[Array]:
 
 
 def truncated(rng: np.random.Generator, z: Array, by: int, evaluators: int) -> Array:
-    """z / 2^by under masked evaluation: the helper deals, every evaluator computes its message, their sum is unmasked."""
+    """z / 2^by under masked evaluation: H deals, every evaluator computes its message, their sum is unmasked."""
     r, new_mask = ring(rng, len(z)), ring(rng, len(z))
     c = z.view(np.uint64) + r
     dealt = [split(rng, v, evaluators) for v in kernels.trunc_deal(r, by, wrap_dtype(by))]
@@ -84,7 +85,7 @@ def main(
     evaluators: Annotated[int, typer.Option(min=2)] = 2,
     seed: int = 1,
 ) -> None:
-    """Truncate products just below the limit of 2^62; print the worst error, the bias and how local truncation fares."""
+    """Truncate products just below the limit of 2^62; print worst error and bias, and how local truncation fares."""
     rng = np.random.default_rng(seed)
     start = time.perf_counter()
     chunks = [tally(rng, min(CHUNK, elements - done), by, evaluators) for done in range(0, elements, CHUNK)]
@@ -92,12 +93,12 @@ def main(
     worst = max(chunk.worst for chunk in chunks)
     bias = sum(chunk.total for chunk in chunks) / elements
     wrecks = sum(chunk.wrecks for chunk in chunks)
-    say = Console(highlight=False).print
+    say = partial(Console(highlight=False).print, soft_wrap=True)
     say(f"elements     {elements:,} products of |z| < 2^62, truncated by {by} bits among {evaluators} evaluators")
     say(f"worst error  {worst:.6f} ulp (below 1: one of the two neighbours)")
     say(f"bias         {bias:+.2e} ulp (statistics alone: {0.41 / elements**0.5:.1e})")
     say(f"seconds      {seconds:.1f}, on {kernels.NAME} kernels")
-    say(f"local trunc. {wrecks:,} of them wrecked ({wrecks / elements:.4%}); in theory |z|/2^64 = {LIMIT / 2**64:.4%}")
+    say(f"local        {wrecks / elements:.3%} wrecked by local truncation; in theory |z|/2^64 = {LIMIT / 2**64:.3%}")
     if worst >= 1:
         raise typer.Exit(1)
 

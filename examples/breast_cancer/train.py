@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-EPOCHS, BATCH, RATE, HIDDEN, SEED = 10, 64, 0.1, 32, 2
+EPOCHS, BATCH, RATE, HIDDEN, SEED = 10, 64, 0.1, 32, 7
 TEST_SHARE = 0.2
 
 # What one unit of each measurement is: its mean, its standard error and its worst value in a sample.  The raw columns

@@ -1,8 +1,9 @@
 /* Matrix products mod 2^64: register tiles over packed panels, as in Goto and van de Geijn (ACM TOMS 34(3), 2008).
 
-   A panel of A holds `rows` rows and a panel of B `vectors` vectors of columns, both for `DEPTH` values of k at most, so that a panel of B
-   stays in the first-level cache, a block of A in the second and a block of B in the third.  Only the tile kernel (tiles.h) and the form
-   of A's panels depend on the instruction set.  No branch and no address depends on data. */
+   A panel of A holds `rows` rows and a panel of B `vectors` vectors of columns, both for `DEPTH` values of k at most,
+   so that a panel of B stays in the first-level cache, a block of A in the second and a block of B in the third.  Only
+   the tile kernel (tiles.h) and the form of A's panels depend on the instruction set.  No branch and no address depends
+   on data. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,10 +11,10 @@
 #include "native.h"
 #include "tiles.h"
 
-#define DEPTH 256            /* k of a panel */
-#define COLUMNS 1536         /* of a block of B: a multiple of every tile's columns */
-#define FEW 3                /* rows or columns that are not worth packing the other matrix */
-#define STRIP 512            /* columns that such a product sums at a time */
+#define DEPTH 256             /* k of a panel */
+#define COLUMNS 1536          /* of a block of B: a multiple of every tile's columns */
+#define FEW 3                 /* rows or columns that are not worth packing the other matrix */
+#define STRIP 512             /* columns that such a product sums at a time */
 #define THREAD_WORK (1 << 18) /* multiply-adds that are worth a thread */
 
 typedef struct {
@@ -27,7 +28,8 @@ static int64_t least(int64_t x, int64_t y) { return x < y ? x : y; }
 
 /* ---- packing ---- */
 /* k x columns of B -> panel[k][width], zeros behind the last column. */
-static void pack_columns(uint64_t *panel, const uint64_t *b, int64_t k, int64_t columns, int64_t width, int64_t row, int64_t col) {
+static void pack_columns(uint64_t *panel, const uint64_t *b, int64_t k, int64_t columns, int64_t width, int64_t row,
+                         int64_t col) {
     if (col == 1 && columns == width) {
         for (int64_t i = 0; i < k; i++)
             for (int64_t j = 0; j < width; j += 4) /* every width is a multiple of 4 */
@@ -44,8 +46,8 @@ static void pack_columns(uint64_t *panel, const uint64_t *b, int64_t k, int64_t 
 
 /* ---- blocks ---- */
 /* One tile of the result; a ragged or strided one goes through a buffer. */
-static void put_tile(const tiling *t, const product *p, int64_t i, int64_t j, int64_t rows, int64_t columns, int64_t vectors,
-                     const uint64_t *a, const uint64_t *b, int64_t b_row, int64_t k, int add) {
+static void put_tile(const tiling *t, const product *p, int64_t i, int64_t j, int64_t rows, int64_t columns,
+                     int64_t vectors, const uint64_t *a, const uint64_t *b, int64_t b_row, int64_t k, int add) {
     uint64_t *out = p->out + i * p->out_row + j * p->out_col;
     tile_kernel tile = t->tile[rows - 1][vectors - 1];
     if (p->out_col == 1 && columns == vectors * t->lanes) {
@@ -61,14 +63,22 @@ static void put_tile(const tiling *t, const product *p, int64_t i, int64_t j, in
         }
 }
 
-static void block(const tiling *t, const product *p, int64_t i0, int64_t i1, int64_t j0, int64_t j1, const uint64_t *a, const uint64_t *b,
-                  int64_t k, int add) {
+/* Rows i0 .. i1-1 and columns j0 .. j1-1 of the result, of packed k. */
+static void block(const tiling *t, const product *p, int64_t i0, int64_t i1, int64_t j0, int64_t j1, const uint64_t *a,
+                  const uint64_t *b, int64_t k, int add) {
     const int64_t width = t->vectors * t->lanes;
     for (int64_t j = j0; j < j1; j += width) {
         int64_t columns = least(width, j1 - j), vectors = (columns + t->lanes - 1) / t->lanes;
         for (int64_t i = i0; i < i1; i += t->rows)
-            put_tile(t, p, i, j, least(t->rows, i1 - i), columns, vectors, a + (i - i0) * k * t->copies, b + (j - j0) * k,
-                     vectors * t->lanes, k, add);
+            put_tile(t, p, i, j, least(t->rows, i1 - i), columns, vectors, a + (i - i0) * k * t->copies,
+                     b + (j - j0) * k, vectors * t->lanes, k, add);
+    }
+}
+
+static void pack_block(const tiling *t, const product *p, int64_t i0, int64_t i1, int64_t l, int64_t k, uint64_t *a) {
+    for (int64_t i = i0; i < i1; i += t->rows) {
+        const uint64_t *from = p->a + i * p->a_row + l * p->a_col;
+        t->pack[least(t->rows, i1 - i) - 1](a + (i - i0) * k * t->copies, from, k, p->a_row, p->a_col, p->mode < 0);
     }
 }
 
@@ -85,14 +95,12 @@ static int multiply(const tiling *t, const product *p) {
             int64_t k = least(DEPTH, p->k - l), j1 = least(p->n, j0 + COLUMNS);
             for (int64_t j = j0; j < j1; j += width) {
                 int64_t columns = least(width, j1 - j), padded = (columns + t->lanes - 1) / t->lanes * t->lanes;
-                pack_columns(b + (j - j0) * k, p->b + l * p->b_row + j * p->b_col, k, columns, padded, p->b_row, p->b_col);
+                pack_columns(b + (j - j0) * k, p->b + l * p->b_row + j * p->b_col, k, columns, padded, p->b_row,
+                             p->b_col);
             }
             for (int64_t i0 = 0; i0 < p->m; i0 += t->block_rows) {
                 int64_t i1 = least(p->m, i0 + t->block_rows);
-                for (int64_t i = i0; i < i1; i += t->rows) {
-                    int64_t rows = least(t->rows, i1 - i);
-                    t->pack[rows - 1](a + (i - i0) * k * t->copies, p->a + i * p->a_row + l * p->a_col, k, p->a_row, p->a_col, p->mode < 0);
-                }
+                pack_block(t, p, i0, i1, l, k, a);
                 block(t, p, i0, i1, j0, j1, a, b, k, l > 0 || p->mode != 0);
             }
         }
@@ -141,12 +149,12 @@ INLINE uint64_t dot(const uint64_t *x, const uint64_t *y, int64_t k, int64_t ste
 
 INLINE void row_product_body(const row_product_args *p, size_t start, size_t stop) {
     const int64_t first = (int64_t)start, last = (int64_t)stop;
-    if (p->b_col == 1)
-        for (int64_t j = first; j < last; j += STRIP)
-            sum_rows(p, j, least(STRIP, last - j));
-    else if (p->b_row == 1)
+    if (p->b_row == 1)
         for (int64_t j = first; j < last; j++)
             put(p, j, dot(p->x, p->b + j * p->b_col, p->k, 1));
+    else if (p->b_col == 1)
+        for (int64_t j = first; j < last; j += STRIP)
+            sum_rows(p, j, least(STRIP, last - j));
     else
         for (int64_t j = first; j < last; j++)
             put(p, j, dot(p->x, p->b + j * p->b_col, p->k, p->b_row));
@@ -171,7 +179,12 @@ static int multiply_rows(const product *p) {
 
 /* ---- the choice ---- */
 static product transposed(const product *p) {
-    return (product){p->out, p->b, p->a, p->n, p->k, p->m, p->out_col, p->out_row, p->b_col, p->b_row, p->a_col, p->a_row, p->mode};
+    product q = *p;
+    q.a = p->b, q.a_row = p->b_col, q.a_col = p->b_row;
+    q.b = p->a, q.b_row = p->a_col, q.b_col = p->a_row;
+    q.m = p->n, q.n = p->m;
+    q.out_row = p->out_col, q.out_col = p->out_row;
+    return q;
 }
 
 /* Part `part` of `parts`, cut along the longer side of the result. */
@@ -222,26 +235,27 @@ static int multiply_any(product whole) {
 
 static product nth(product p, int64_t i, int64_t a_batch, int64_t b_batch) {
     p.out += i * p.m * p.n;
-    p.a += i * a_batch;
-    p.b += i * b_batch;
+    p.a += i * (a_batch / 8);
+    p.b += i * (b_batch / 8);
     return p;
 }
 
-int mpc_matmul(uint64_t *out, const uint64_t *a, const uint64_t *b, int64_t batch, int64_t m, int64_t k, int64_t n, int64_t a_batch,
-               int64_t a_row, int64_t a_col, int64_t b_batch, int64_t b_row, int64_t b_col, int mode) {
+int mpc_matmul(uint64_t *out, const uint64_t *a, const uint64_t *b, int64_t batch, int64_t m, int64_t k, int64_t n,
+               int64_t a_batch, int64_t a_row, int64_t a_col, int64_t b_batch, int64_t b_row, int64_t b_col, int mode) {
+    const product p = {out, a, b, m, k, n, n, 1, a_row / 8, a_col / 8, b_row / 8, b_col / 8, mode};
     int failed = 0;
-    product p = {out, a, b, m, k, n, n, 1, a_row / 8, a_col / 8, b_row / 8, b_col / 8, mode};
     if (m == 0 || n == 0)
         return 0;
 #ifdef _OPENMP
     if (batch > 1 && mpc_threads() > 1 && (double)batch * (double)m * (double)n * (double)k > 2 * THREAD_WORK) {
+        /* A thread for each product: parallel regions do not nest. */
 #pragma omp parallel for num_threads(mpc_threads()) schedule(static) reduction(| : failed)
         for (int64_t i = 0; i < batch; i++)
-            failed |= multiply_any(nth(p, i, a_batch / 8, b_batch / 8)); /* one thread each: parallel regions do not nest */
+            failed |= multiply_any(nth(p, i, a_batch, b_batch));
         return failed;
     }
 #endif
     for (int64_t i = 0; i < batch; i++)
-        failed |= multiply_any(nth(p, i, a_batch / 8, b_batch / 8));
+        failed |= multiply_any(nth(p, i, a_batch, b_batch));
     return failed;
 }

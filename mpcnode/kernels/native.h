@@ -9,12 +9,12 @@
 void mpc_set_threads(int threads);
 int mpc_threads(void);
 
-/* The instruction set in use: 0 portable, 1 AVX2, 2 AVX-512.  set_isa lowers it at most to what the processor has (for tests). */
+/* The instruction set in use: 0 portable, 1 AVX2, 2 AVX-512.  set_isa: at most this one of those that the processor has. */
 void mpc_set_isa(int isa);
 int mpc_isa(void);
 
-/* out[batch,m,n] (=, += or -= for mode 0, 1, -1) a[batch,m,k] @ b[batch,k,n]; strides in bytes, multiples of 8 of any sign.
-   Returns 0, or 1 when there is no memory. */
+/* out[batch,m,n] (=, += or -= for mode 0, 1, -1) a[batch,m,k] @ b[batch,k,n].  Strides are in bytes, multiples of 8 of
+   any sign.  Returns 0, or 1 when there is no memory. */
 int mpc_matmul(uint64_t *out, const uint64_t *a, const uint64_t *b, int64_t batch, int64_t m, int64_t k, int64_t n,
                int64_t a_batch, int64_t a_row, int64_t a_col, int64_t b_batch, int64_t b_row, int64_t b_col, int mode);
 
@@ -22,20 +22,22 @@ int mpc_matmul(uint64_t *out, const uint64_t *a, const uint64_t *b, int64_t batc
 void mpc_mul_share(uint64_t *out, const uint64_t *mx, const uint64_t *lx, const uint64_t *my, const uint64_t *ly,
                    const uint64_t *gamma, const uint64_t *mask, int64_t n, int first);
 void mpc_trunc_deal(uint64_t *t, void *b, const uint64_t *r, int64_t n, int by, int b_bytes);
-void mpc_trunc_share(uint64_t *out, const uint64_t *c, const uint64_t *t, const void *b, const uint64_t *mask, int64_t n, int by,
-                     int b_bytes, int first);
+void mpc_trunc_share(uint64_t *out, const uint64_t *c, const uint64_t *t, const void *b, const uint64_t *mask,
+                     int64_t n, int by, int b_bytes, int first);
 void mpc_select_share(uint64_t *out, const uint8_t *bit, const uint64_t *mw, const uint64_t *lw, const uint64_t *beta,
                       const uint64_t *beta_lw, const uint64_t *mask, int64_t n, int first);
-void mpc_inject_share(uint64_t *out, const uint8_t *bit, const uint64_t *beta, const uint64_t *mask, int64_t n, int first);
+void mpc_inject_share(uint64_t *out, const uint8_t *bit, const uint64_t *beta, const uint64_t *mask, int64_t n,
+                      int first);
 
 /* Bit planes: rows of `words` words. */
 void mpc_pack_bits(uint64_t *plane, const uint8_t *bits, int64_t elements);
 void mpc_unpack_bits(uint8_t *bits, const uint64_t *plane, int64_t elements);
 void mpc_to_planes(uint64_t *planes, const uint64_t *x, int64_t elements, int lo, int hi);
 void mpc_leaf_deal(uint64_t *rows, const uint64_t *rho, int64_t words, int bits);
-void mpc_leaf_share(uint64_t *lt, uint64_t *eq, const uint64_t *c, const uint64_t *rows, int64_t words, int bits, int first);
+void mpc_leaf_share(uint64_t *lt, uint64_t *eq, const uint64_t *c, const uint64_t *rows, int64_t words, int bits,
+                    int first);
 
 /* A gate's products are given as sets of its 2·fan inputs, one byte each (bit i: input i), in dealing order. */
 void mpc_gate_deal(uint64_t *rows, const uint64_t *masks, const uint8_t *sets, int count, int64_t words);
-void mpc_gate_share(uint64_t *out, const uint64_t *m, const uint64_t *masks, const uint64_t *rows, const uint8_t *sets, int count,
-                    int64_t words, int fan, int with_eq, int first);
+void mpc_gate_share(uint64_t *out, const uint64_t *m, const uint64_t *masks, const uint64_t *rows, const uint8_t *sets,
+                    int count, int64_t words, int fan, int with_eq, int first);

@@ -6,10 +6,11 @@
 
 #define GRAIN 2048 /* words of each row that are worth a thread */
 #define LINE 8     /* words of a cache line */
-#define BLOCK 128 /* words of each row that are worked on at a time where rows are staged */
+#define BLOCK 128  /* words of each row that are worked on at a time where rows are staged */
 
-/* Rows that stand a multiple of 2 KiB apart compete for a few sets of the first-level cache: a loop over a dozen of them is three times
-   slower.  Such rows are staged: copied, a block of one after the other, to or from a buffer in which they stand close together. */
+/* Rows that stand a multiple of 2 KiB apart compete for a few sets of the first-level cache: a loop over a dozen of
+   them is three times slower.  Such rows are staged: copied, a block of one after the other, to or from a buffer in
+   which they stand close together. */
 INLINE int collide(size_t words) { return words % 256 == 0; }
 
 INLINE void copy_rows(uint64_t *to, size_t to_words, const uint64_t *from, size_t from_words, int rows, size_t count) {
@@ -85,23 +86,28 @@ void mpc_unpack_bits(uint8_t *bits, const uint64_t *plane, int64_t elements) {
 }
 
 /* ---- numbers -> planes: 64 x 64 bit matrices, transposed by swapping ever smaller blocks ---- */
-typedef uint64_t quad __attribute__((vector_size(32)));
+typedef uint64_t quad __attribute__((vector_size(32), may_alias));
 typedef quad block[64][LINE / 4]; /* eight matrices side by side, one in each lane of a line */
 
 /* Three of the six stages on eight rows that stand `stride` apart: they stay in registers. */
 INLINE void swap_blocks(quad (*rows)[LINE / 4], const int stride, const int shift, const uint64_t *masks) {
     for (int half = 0; half < LINE / 4; half++) {
         quad v[8];
-        UNROLL for (int i = 0; i < 8; i++)
+        UNROLL
+        for (int i = 0; i < 8; i++)
             v[i] = rows[i * stride][half];
-        UNROLL for (int stage = 0; stage < 3; stage++)
-            UNROLL for (int pair = 0; pair < 4; pair++) {
+        UNROLL
+        for (int stage = 0; stage < 3; stage++) {
+            UNROLL
+            for (int pair = 0; pair < 4; pair++) {
                 const int by = shift >> stage, apart = 4 >> stage, i = pair / apart * 2 * apart + pair % apart;
                 quad swap = (v[i] >> by ^ v[i + apart]) & masks[stage];
                 v[i] ^= swap << by;
                 v[i + apart] ^= swap;
             }
-        UNROLL for (int i = 0; i < 8; i++)
+        }
+        UNROLL
+        for (int i = 0; i < 8; i++)
             rows[i * stride][half] = v[i];
     }
 }
@@ -169,11 +175,13 @@ typedef struct {
 } leaf_deal_args;
 
 /* The monomials of a chunk: row s - 1 is the product of the bits in the set s. */
-INLINE void deal_words(uint64_t *restrict rows, size_t out_words, const uint64_t *rho, size_t words, size_t count, const int width) {
+INLINE void deal_words(uint64_t *restrict rows, size_t out_words, const uint64_t *rho, size_t words, size_t count,
+                       const int width) {
     INDEPENDENT
     for (size_t w = 0; w < count; w++) {
         uint64_t product[1 << CHUNK];
-        UNROLL for (int s = 1; s < 1 << width; s++) {
+        UNROLL
+        for (int s = 1; s < 1 << width; s++) {
             const int top = s < 2 ? 0 : s < 4 ? 1 : s < 8 ? 2 : 3, rest = s ^ 1 << top;
             product[s] = rest ? product[1 << top] & product[rest] : rho[(size_t)top * words + w];
             rows[(size_t)(s - 1) * out_words + w] = product[s];
@@ -221,20 +229,23 @@ typedef struct {
     int bits, first;
 } leaf_share_args;
 
-/* lt and eq of a chunk.  Its monomials t[s] are summed over one bit at a time, from the highest: t'[s] = n_i·t[s] ^ t[s + {i}].
-   Before bit i is summed over, t[{i}] holds what n_i·rho_i is multiplied with in lt. */
-INLINE void share_words(uint64_t *restrict lt, uint64_t *restrict eq, const uint64_t *c, size_t words, const uint64_t *rows, size_t in_words,
-                        size_t count, const int width, uint64_t one) {
+/* lt and eq of a chunk.  Its monomials t[s] are summed over one bit at a time, from the highest:
+   t'[s] = n_i·t[s] ^ t[s + {i}].  Before bit i is summed over, t[{i}] holds what n_i·rho_i is multiplied with in lt. */
+INLINE void share_words(uint64_t *restrict lt, uint64_t *restrict eq, const uint64_t *c, size_t words,
+                        const uint64_t *rows, size_t in_words, size_t count, const int width, uint64_t one) {
     INDEPENDENT
     for (size_t w = 0; w < count; w++) {
         uint64_t t[1 << CHUNK], less = 0;
         t[0] = one;
-        UNROLL for (int s = 1; s < 1 << width; s++)
+        UNROLL
+        for (int s = 1; s < 1 << width; s++)
             t[s] = rows[(size_t)(s - 1) * in_words + w];
-        UNROLL for (int i = width - 1; i >= 0; i--) {
+        UNROLL
+        for (int i = width - 1; i >= 0; i--) {
             uint64_t n = ~c[(size_t)i * words + w];
             less ^= n & t[1 << i];
-            UNROLL for (int s = 0; s < 1 << i; s++)
+            UNROLL
+            for (int s = 0; s < 1 << i; s++)
                 t[s] = (n & t[s]) ^ t[s + (1 << i)];
         }
         lt[w] = less;
@@ -242,8 +253,8 @@ INLINE void share_words(uint64_t *restrict lt, uint64_t *restrict eq, const uint
     }
 }
 
-INLINE void share_chunk(uint64_t *lt, uint64_t *eq, const uint64_t *c, const uint64_t *rows, size_t words, size_t start, size_t stop,
-                        const int width, uint64_t one) {
+INLINE void share_chunk(uint64_t *lt, uint64_t *eq, const uint64_t *c, const uint64_t *rows, size_t words, size_t start,
+                        size_t stop, const int width, uint64_t one) {
     if (!collide(words)) {
         share_words(lt + start, eq + start, c + start, words, rows + start, words, stop - start, width, one);
         return;
@@ -272,7 +283,8 @@ INLINE void leaf_share_body(const leaf_share_args *p, size_t start, size_t stop)
 }
 KERNEL(leaf_share)
 
-void mpc_leaf_share(uint64_t *lt, uint64_t *eq, const uint64_t *c, const uint64_t *rows, int64_t words, int bits, int first) {
+void mpc_leaf_share(uint64_t *lt, uint64_t *eq, const uint64_t *c, const uint64_t *rows, int64_t words, int bits,
+                    int first) {
     leaf_share_args args = {lt, eq, c, rows, (size_t)words, bits, first != 0};
     mpc_run(leaf_share_for, &args, (size_t)words, GRAIN);
 }
@@ -297,7 +309,8 @@ static products index_rows(const uint64_t *masks, const uint64_t *rows, const ui
 }
 
 INLINE const uint64_t *product_over(const products *p, int set) {
-    return (set & (set - 1)) == 0 ? p->masks + (size_t)__builtin_ctz((unsigned)set) * p->words : p->rows + p->row_of[set] * p->words;
+    return (set & (set - 1)) == 0 ? p->masks + (size_t)__builtin_ctz((unsigned)set) * p->words
+                                  : p->rows + p->row_of[set] * p->words;
 }
 
 typedef struct {
@@ -313,12 +326,14 @@ INLINE void and_into(uint64_t *restrict out, const uint64_t *x, const uint64_t *
 }
 
 INLINE void gate_deal_body(const gate_deal_args *p, size_t start, size_t stop) {
-    const size_t step = 8 * BLOCK;
+    const size_t step = 4 * BLOCK; /* what stays in the first two caches */
     for (size_t from = start; from < stop; from += step) {
         size_t to = stop - from < step ? stop : from + step;
-        for (int i = 0; i < p->of.count; i++) { /* a set comes after its subsets: one more input times what stands already */
+        for (int i = 0; i < p->of.count;
+             i++) { /* a set comes after its subsets: one more input times what stands already */
             int set = p->sets[i], rest = set & (set - 1);
-            and_into(p->rows + (size_t)i * p->of.words, product_over(&p->of, set ^ rest), product_over(&p->of, rest), from, to);
+            and_into(p->rows + (size_t)i * p->of.words, product_over(&p->of, set ^ rest), product_over(&p->of, rest),
+                     from, to);
         }
     }
 }
@@ -336,17 +351,22 @@ typedef struct {
     int fan, with_eq, first;
 } gate_share_args;
 
-/* out ^= prod_i (m_i ^ mask_i).  The products t[s] of masks are summed over one input at a time: t'[s] = m_i·t[s] ^ t[s + {i}]. */
-INLINE void term(uint64_t *restrict out, const uint64_t *const *m, const uint64_t *const *t, size_t count, const int inputs, uint64_t one) {
+/* out ^= prod_i (m_i ^ mask_i).  The products t[s] of masks are summed over one input at a time:
+   t'[s] = m_i·t[s] ^ t[s + {i}]. */
+INLINE void term(uint64_t *restrict out, const uint64_t *const *m, const uint64_t *const *t, size_t count,
+                 const int inputs, uint64_t one) {
     INDEPENDENT
     for (size_t w = 0; w < count; w++) {
         uint64_t sum[1 << FAN];
         sum[0] = one;
-        UNROLL for (int s = 1; s < 1 << inputs; s++)
+        UNROLL
+        for (int s = 1; s < 1 << inputs; s++)
             sum[s] = t[s][w];
-        UNROLL for (int i = inputs - 1; i >= 0; i--) {
+        UNROLL
+        for (int i = inputs - 1; i >= 0; i--) {
             uint64_t x = m[i][w];
-            UNROLL for (int s = 0; s < 1 << i; s++)
+            UNROLL
+            for (int s = 0; s < 1 << i; s++)
                 sum[s] = (x & sum[s]) ^ sum[s + (1 << i)];
         }
         out[w] ^= sum[0];
@@ -354,7 +374,8 @@ INLINE void term(uint64_t *restrict out, const uint64_t *const *m, const uint64_
 }
 
 /* out ^= a share of the product of the listed inputs, for the `count` words from `start`. */
-INLINE void gate_term(const gate_share_args *p, uint64_t *out, const int *list, int inputs, size_t start, size_t count) {
+INLINE void gate_term(const gate_share_args *p, uint64_t *out, const int *list, int inputs, size_t start,
+                      size_t count) {
     const uint64_t *m[FAN], *t[1 << FAN], one = (uint64_t)0 - (uint64_t)p->first;
     for (int i = 0; i < inputs; i++)
         m[i] = p->m + (size_t)list[i] * p->of.words + start;
@@ -394,7 +415,7 @@ INLINE void gate_words(const gate_share_args *p, uint64_t *lt, uint64_t *eq, siz
 
 INLINE void gate_share_body(const gate_share_args *p, size_t start, size_t stop) {
     const int staging = collide(p->of.words);
-    const size_t step = staging ? BLOCK : 8 * BLOCK; /* what stays in the first-level cache */
+    const size_t step = staging ? BLOCK : 4 * BLOCK;
     for (size_t w = start; w < stop; w += step) {
         size_t count = stop - w < step ? stop - w : step;
         uint64_t *lt = p->out + w, *eq = p->out + p->of.words + w;
@@ -413,8 +434,8 @@ INLINE void gate_share_body(const gate_share_args *p, size_t start, size_t stop)
 }
 KERNEL(gate_share)
 
-void mpc_gate_share(uint64_t *out, const uint64_t *m, const uint64_t *masks, const uint64_t *rows, const uint8_t *sets, int count,
-                    int64_t words, int fan, int with_eq, int first) {
+void mpc_gate_share(uint64_t *out, const uint64_t *m, const uint64_t *masks, const uint64_t *rows, const uint8_t *sets,
+                    int count, int64_t words, int fan, int with_eq, int first) {
     gate_share_args args = {index_rows(masks, rows, sets, count, words), out, m, fan, with_eq, first != 0};
     mpc_run(gate_share_for, &args, (size_t)words, GRAIN);
 }

@@ -1,4 +1,5 @@
-/* The share formulas of masked evaluation, each one pass over its operands.  No branch and no address depends on data. */
+/* The share formulas of masked evaluation, each one pass over its operands.  No branch and no address depends on
+   data. */
 #include "isa.h"
 #include "native.h"
 
@@ -43,32 +44,32 @@ typedef struct {
     int by, first;
 } trunc_share_args;
 
-#define TRUNC(bits)                                                                                                      \
-    INLINE void trunc_deal##bits##_body(const trunc_deal_args *p, size_t start, size_t stop) {                           \
-        uint64_t *restrict t = p->t;                                                                                     \
-        uint##bits##_t *restrict b = p->b;                                                                               \
-        const uint64_t *r = p->r;                                                                                        \
-        const int by = p->by;                                                                                            \
-        INDEPENDENT                                                                                                      \
-        for (size_t i = start; i < stop; i++) {                                                                          \
-            t[i] = r[i] >> by;                                                                                           \
-            b[i] = (uint##bits##_t)(r[i] >> 63);                                                                         \
-        }                                                                                                                \
-    }                                                                                                                    \
-    KERNEL_OF(trunc_deal##bits, trunc_deal_args)                                                                         \
-    INLINE void trunc_share##bits##_body(const trunc_share_args *p, size_t start, size_t stop) {                         \
-        uint64_t *restrict out = p->out;                                                                                 \
-        const uint64_t *c = p->c, *t = p->t, *mask = p->mask;                                                            \
-        const uint##bits##_t *b = p->b;                                                                                  \
-        const int by = p->by;                                                                                            \
-        const uint64_t first = (uint64_t)0 - (uint64_t)p->first, offset = first & ((uint64_t)1 << (62 - by));            \
-        INDEPENDENT                                                                                                      \
-        for (size_t i = start; i < stop; i++) {                                                                          \
-            uint64_t shifted = c[i] + ((uint64_t)1 << 62);                                                               \
-            uint64_t no_top = (shifted >> 63) - 1; /* all ones when the top bit is 0 */                                  \
-            out[i] = mask[i] - t[i] + ((no_top & (uint64_t)b[i]) << (64 - by)) + ((shifted >> by) & first) - offset;     \
-        }                                                                                                                \
-    }                                                                                                                    \
+#define TRUNC(bits)                                                                                                  \
+    INLINE void trunc_deal##bits##_body(const trunc_deal_args *p, size_t start, size_t stop) {                       \
+        uint64_t *restrict t = p->t;                                                                                 \
+        uint##bits##_t *restrict b = p->b;                                                                           \
+        const uint64_t *r = p->r;                                                                                    \
+        const int by = p->by;                                                                                        \
+        INDEPENDENT                                                                                                  \
+        for (size_t i = start; i < stop; i++) {                                                                      \
+            t[i] = r[i] >> by;                                                                                       \
+            b[i] = (uint##bits##_t)(r[i] >> 63);                                                                     \
+        }                                                                                                            \
+    }                                                                                                                \
+    KERNEL_OF(trunc_deal##bits, trunc_deal_args)                                                                     \
+    INLINE void trunc_share##bits##_body(const trunc_share_args *p, size_t start, size_t stop) {                     \
+        uint64_t *restrict out = p->out;                                                                             \
+        const uint64_t *c = p->c, *t = p->t, *mask = p->mask;                                                        \
+        const uint##bits##_t *b = p->b;                                                                              \
+        const int by = p->by;                                                                                        \
+        const uint64_t first = (uint64_t)0 - (uint64_t)p->first, offset = first & ((uint64_t)1 << (62 - by));        \
+        INDEPENDENT                                                                                                  \
+        for (size_t i = start; i < stop; i++) {                                                                      \
+            uint64_t shifted = c[i] + ((uint64_t)1 << 62);                                                           \
+            uint64_t no_top = (shifted >> 63) - 1; /* all ones when the top bit is 0 */                              \
+            out[i] = mask[i] - t[i] + ((no_top & (uint64_t)b[i]) << (64 - by)) + ((shifted >> by) & first) - offset; \
+        }                                                                                                            \
+    }                                                                                                                \
     KERNEL_OF(trunc_share##bits, trunc_share_args)
 
 TRUNC(8)
@@ -76,15 +77,16 @@ TRUNC(16)
 TRUNC(32)
 TRUNC(64)
 
-#define BY_BYTES(name, bytes) ((bytes) == 1 ? name##8_for : (bytes) == 2 ? name##16_for : (bytes) == 4 ? name##32_for : name##64_for)
+#define BY_BYTES(name, bytes) \
+    ((bytes) == 1 ? name##8_for : (bytes) == 2 ? name##16_for : (bytes) == 4 ? name##32_for : name##64_for)
 
 void mpc_trunc_deal(uint64_t *t, void *b, const uint64_t *r, int64_t n, int by, int b_bytes) {
     trunc_deal_args args = {t, b, r, by};
     mpc_run(BY_BYTES(trunc_deal, b_bytes), &args, (size_t)n, GRAIN);
 }
 
-void mpc_trunc_share(uint64_t *out, const uint64_t *c, const uint64_t *t, const void *b, const uint64_t *mask, int64_t n, int by,
-                     int b_bytes, int first) {
+void mpc_trunc_share(uint64_t *out, const uint64_t *c, const uint64_t *t, const void *b, const uint64_t *mask,
+                     int64_t n, int by, int b_bytes, int first) {
     trunc_share_args args = {out, c, t, b, mask, by, first != 0};
     mpc_run(BY_BYTES(trunc_share, b_bytes), &args, (size_t)n, GRAIN);
 }
@@ -137,7 +139,8 @@ INLINE void inject_share_body(const inject_share_args *p, size_t start, size_t s
 }
 KERNEL(inject_share)
 
-void mpc_inject_share(uint64_t *out, const uint8_t *bit, const uint64_t *beta, const uint64_t *mask, int64_t n, int first) {
+void mpc_inject_share(uint64_t *out, const uint8_t *bit, const uint64_t *beta, const uint64_t *mask, int64_t n,
+                      int first) {
     inject_share_args args = {out, bit, beta, mask, first != 0};
     mpc_run(inject_share_for, &args, (size_t)n, GRAIN);
 }

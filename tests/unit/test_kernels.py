@@ -76,6 +76,14 @@ def same(name: str, *args: Any, **options: Any) -> None:
         np.testing.assert_array_equal(g, w, strict=True)
 
 
+def odd(x: Any) -> Any:
+    """The same at an odd address."""
+    place = np.zeros(x.nbytes + 1, np.uint8)[1:].view(x.dtype).reshape(x.shape)
+    place[...] = x
+    assert x.size == 0 or not place.flags.aligned
+    return place
+
+
 def view(r: np.random.Generator, how: str, rows: int, cols: int) -> U64:
     """A matrix [rows, cols] whose memory is laid out in some way."""
     return {
@@ -86,7 +94,7 @@ def view(r: np.random.Generator, how: str, rows: int, cols: int) -> U64:
         "slice": lambda: ring(r, rows + 3, cols + 5)[2 : 2 + rows, 1 : 1 + cols],
         "row": lambda: np.broadcast_to(ring(r, 1, cols), (rows, cols)),
         "column": lambda: np.broadcast_to(ring(r, rows, 1), (rows, cols)),
-        "odd": lambda: np.frombuffer(r.bytes(8 * rows * cols + 1)[1:] + b"", np.uint64, rows * cols).reshape(rows, cols),
+        "odd": lambda: odd(ring(r, rows, cols)),
         "packed": lambda: np.frombuffer(r.bytes(9 * rows * cols), np.dtype([("x", "<u8"), ("y", "u1")]))["x"].reshape(rows, cols),
     }[how]()
 
@@ -211,7 +219,9 @@ def test_matmul_refuses() -> None:
             native.matmul(left, right)
     with pytest.raises(ValueError, match=r"int64\[3, 4\] @ uint64\[4, 5\]"):
         native.matmul(a.astype(np.int64), b)  # type: ignore[arg-type]
-    for out in (ring(r, 3, 4), ring(r, 5, 3).T, np.zeros((3, 5), np.int64)):
+    frozen = ring(r, 3, 5)
+    frozen.flags.writeable = False
+    for out in (ring(r, 3, 4), ring(r, 5, 3).T, np.zeros((3, 5), np.int64), odd(ring(r, 3, 5)), frozen):
         with pytest.raises(ValueError, match="matmul_add: want"):
             native.matmul_add(out, a, b)  # type: ignore[arg-type]
 
@@ -238,6 +248,9 @@ def test_share_formulas_take_any_shape(setting: None) -> None:
     same("inject_share", bits(r, 3, 4, 5), x[4], x[5], first=True)
     same("trunc_deal", x[4], 18, np.uint32)
     same("trunc_share", x[4], x[5], x[4].astype(np.uint32), x[0], 18, first=True)
+    x = [odd(ring(r, 200)) for _ in range(6)]
+    same("mul_share", *x, first=True)
+    same("trunc_share", x[0], x[1], odd(x[2].astype(np.uint32)), x[3], 18, first=True)
     scalar = [ring(r) for _ in range(6)]
     assert native.mul_share(*scalar, first=True).shape == ()
 

@@ -1,0 +1,109 @@
+"""Truncation gives one of the two neighbours of the quotient for every |z| < 2^62 and every mask, without bias."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coordinator.lower.builder import Builder
+from mpcnode import kernels
+from mpcnode.engine import Hooks
+from mpcnode.graph import Graph, Kind, Op, Type
+from mpcnode.protocols.masked import wrap_dtype
+from mpcnode.simulate import simulate
+
+LIMIT = 1 << 62
+Array = Any
+
+
+def rng(seed: int) -> np.random.Generator:
+    return np.random.default_rng([20, 19, seed])
+
+
+def ring(random: np.random.Generator, *shape: int) -> Array:
+    return random.integers(0, 1 << 64, shape, np.uint64)
+
+
+def errors(got: Array, z: Array, by: int) -> Array:
+    """got - z / 2^by in units of the last place; the whole parts are subtracted first, which is exact."""
+    return (got - (z >> by)) - (z & ((1 << by) - 1)) / 2.0**by
+
+
+def truncated(z: Array, r: Array, by: int, evaluators: int, random: np.random.Generator) -> Array:
+    """The kernels alone: z masked with r, dealt and truncated, and the result unmasked."""
+
+    def shares(value: Array) -> list[Array]:
+        parts = [ring(random, len(value)).astype(value.dtype) for _ in range(evaluators - 1)]
+        return [value - sum(parts[1:], parts[0]), *parts]
+
+    c, new_mask = z.view(np.uint64) + r, ring(random, len(z))
+    ts, bs = (shares(v) for v in kernels.trunc_deal(r, by, wrap_dtype(by)))
+    messages = [
+        kernels.trunc_share(c, t, b, mask, by, first=i == 0)
+        for i, (t, b, mask) in enumerate(zip(ts, bs, shares(new_mask), strict=True))
+    ]
+    return (sum(messages[1:], messages[0]) - new_mask).view(np.int64)
+
+
+def test_a_million_products_near_the_limit() -> None:
+    """Every result is a neighbour, and their mean error is zero within 5 standard deviations of what the rounding of
+    such fractions has (a false alarm is rarer than 1e-6)."""
+
+    class Factors(Hooks):
+        def read(self, op: Op) -> Array:
+            return factors[op.text("dataset")].view(np.uint64)[:, None]
+
+    random, n, by = rng(1), 1_000_000, 18
+    x = random.integers(1 << 30, 1 << 32, n, np.int64) * (2 * random.integers(0, 2, n, np.int64) - 1)
+    factors = {"x": x, "y": (LIMIT - 1) // np.abs(x)}
+    z = factors["x"] * factors["y"]
+    assert np.abs(z).min() > LIMIT - (1 << 32)
+    found = simulate(product_graph(n, by), {}, "masked", hooks=lambda rank: Factors()).outputs["out"][:, 0]
+
+    off = errors(found, z, by)
+    fraction = (z & ((1 << by) - 1)) / 2.0**by
+    assert np.abs(off).max() < 1
+    assert abs(off.sum()) < 5 * np.sqrt((fraction * (1 - fraction)).sum())
+
+
+def product_graph(n: int, by: int) -> Graph:
+    b = Builder()
+    x, y = (
+        b.emit("input", type=Type(Kind.ARITH, 9, (n, 1)), owner="owner", dataset=name, columns=("v",)) for name in "xy"
+    )
+    b.emit("reveal", b.emit("trunc", b.emit("mul", x, y), by=by), to=("analyst",), name="out")
+    return b.graph()
+
+
+@pytest.mark.parametrize("evaluators", [2, 3])
+def test_every_edge_meets_every_edge(evaluators: int) -> None:
+    """Values and masks at their ends and around the bits where something carries over."""
+    for by in range(1, 63):
+        around = [0, 1 << (by - 1), 1 << by, 1 << 61, LIMIT - 1]
+        values = {s * (v + d) for v, s, d in product(around, (1, -1), (-1, 0, 1)) if abs(v + d) < LIMIT}
+        tops = [0, 1 << (by - 1), 1 << by, LIMIT, 3 * LIMIT, 1 << 63]
+        masks = {(r + d) % (1 << 64) for r, d in product(tops, (-1, 0, 1))}
+        wraps = {(-v - LIMIT + d) % (1 << 64) for v, d in product(values, (-1, 0, 1))}  # c' at 0
+        pairs = list(product(sorted(values), sorted(masks | wraps)))
+        z = np.array([v for v, _ in pairs], np.int64)
+        r = np.array([r for _, r in pairs], np.uint64)
+        off = truncated(z, r, by, evaluators, rng(by)) - (z >> by)
+        assert np.all((off == 0) | ((off == 1) & (z & ((1 << by) - 1) != 0))), by
+
+
+def test_beyond_the_limit_some_masks_wreck_the_result() -> None:
+    """The range of the encoder and of the compiler is no whim."""
+    z, r = np.full(1000, LIMIT + (1 << 60), np.int64), ring(rng(3), 1000)
+    assert np.abs(errors(truncated(z, r, 18, 2, rng(4)), z, 18)).max() > 1
+
+
+def test_local_truncation_would_be_caught() -> None:
+    """Of what two parties do on their own, |z|/2^64 are wrecks: here a quarter.  The check above sees them."""
+    n, by = 100_000, np.uint64(18)
+    z, r = np.full(n, LIMIT - 1, np.int64), ring(rng(5), n)
+    found = (((z.view(np.uint64) + r) >> by) - (r >> by)).view(np.int64)
+    wrecks = int((np.abs(errors(found, z, 18)) >= 1).sum())
+    assert abs(wrecks - n / 4) < 5 * (n * 3 / 16) ** 0.5
