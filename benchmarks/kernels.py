@@ -1,6 +1,7 @@
 """How fast the kernels are, compiled against reference: `python benchmarks/kernels.py --help`.
 
-Products in 10^9 multiply-adds per second, everything else in GB/s read and written; small calls in µs.  The best of many short runs.
+Products in 10^9 multiply-adds per second, everything else in GB/s read and written; small calls in µs.  The best of
+many short runs.
 """
 
 from __future__ import annotations
@@ -20,7 +21,16 @@ from rich.table import Table
 from mpcnode.kernels import native, reference
 from mpcnode.kernels.prg import Prg
 
-SHAPES = [(1024, 1024, 1024), (512, 512, 512), (128, 784, 128), (784, 128, 128), (128, 128, 10), (128, 10, 128), (1000, 1000, 1), (1, 1000, 1000)]
+SHAPES = [
+    (1024, 1024, 1024),
+    (512, 512, 512),
+    (128, 784, 128),
+    (784, 128, 128),
+    (128, 128, 10),
+    (128, 10, 128),
+    (1000, 1000, 1),
+    (1, 1000, 1000),
+]
 BITS = 47  # of a comparison of numbers with 18 bits behind the binary point that are truncated anyway
 RNG = np.random.default_rng(1)
 

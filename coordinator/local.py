@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +24,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mpcnode import tls
+from mpcnode.cli import WITH_PARENT
 from mpcnode.cluster import Cluster
 from mpcnode.datasets import Datasets
 from mpcnode.errors import ConfigError
@@ -38,6 +41,24 @@ def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
         for s in sockets:
             s.bind((host, 0))
         return [int(s.getsockname()[1]) for s in sockets]
+
+
+@contextlib.contextmanager
+def signals_later() -> Iterator[None]:
+    """Signals that would interrupt arrive after the block: a process that was started must also be remembered."""
+    if threading.current_thread() is not threading.main_thread():  # signals interrupt the main thread only
+        yield
+        return
+    arrived: list[int] = []
+    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda n, _: arrived.append(n)) for number in watched}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in arrived:
+            signal.raise_signal(number)
 
 
 class LocalCluster:
@@ -125,13 +146,15 @@ class LocalCluster:
         command += ["--deadline", str(self.deadline_s)]
         log = (self.folder / name / "log.txt").open("ab")
         self._logs.append(log)
-        self._processes[name] = subprocess.Popen(  # noqa: S603
-            [*self._prefix.get(name, ()), *command],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **self._environment},
-        )
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", WITH_PARENT: "1", **self._environment}
+        with signals_later():
+            self._processes[name] = subprocess.Popen(  # noqa: S603
+                [*self._prefix.get(name, ()), *command],
+                stdin=subprocess.PIPE,  # never written to: it closes when this process ends, even by kill -9
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+            )
 
     def wait(self, name: str, deadline_s: float = READY_S) -> None:
         """Until the member's health service says that it serves."""
@@ -184,6 +207,9 @@ class LocalCluster:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        for process in self._processes.values():
+            assert process.stdin is not None
+            process.stdin.close()
         for log in self._logs:
             log.close()
         self._processes.clear()

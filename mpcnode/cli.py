@@ -2,7 +2,9 @@
 
 import ipaddress
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +18,8 @@ from mpcnode.cluster import Cluster
 from mpcnode.datasets import Datasets, Entry
 from mpcnode.errors import ConfigError, MpcError
 from mpcnode.identity import ANYONE, DEFAULT_DAYS, Card, create_identity, fingerprint, load_identity, split_address
+
+WITH_PARENT = "MPCNODE_WITH_PARENT"  # environment: end when standard input closes
 
 app = typer.Typer(
     help="One organisation's node: it holds its own data, and computes with others on what none of them sees.",
@@ -36,6 +40,8 @@ ClusterFile = Annotated[
 
 def run(command: typer.Typer, program: str) -> None:
     """Run a command line; an MpcError becomes one line on stderr and the exit code 1."""
+    if os.environ.get(WITH_PARENT):
+        threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     try:
         command(prog_name=program)
     except MpcError as error:
@@ -47,6 +53,13 @@ def wide_console() -> Console:
     """stdout; where it is no terminal (a pipe, a log, CI) tables get room instead of rich's 80 columns."""
     console = Console()
     return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=160)
+
+
+def _end_with_parent() -> None:
+    """Stop politely once standard input closes: whoever started this process has ended, however that came about."""
+    while os.read(sys.stdin.fileno(), 1 << 10):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main() -> None:

@@ -522,7 +522,8 @@ def infer(op: Op, args: Sequence[Op]) -> Type:
     _need(op.attrs.keys() == row.attrs.keys(), f"has attributes {sorted(op.attrs)}, not {sorted(row.attrs)}")
     for key, want in row.attrs.items():
         _need(_attr_fits(op.attrs[key], want), f"attribute {key} is ill-typed")
-    _need(op.name == "get" or all(a.type.kind is not Kind.TUPLE for a in args), "a loop's results must be picked with get")
+    loose = op.name != "get" and any(a.type.kind is Kind.TUPLE for a in args)
+    _need(not loose, "a loop's results must be picked with get")
     found = row.rule(args, op)
     _need(0 <= found.frac < 64, f"binary point {found.frac} is outside 0 to 63")
     _need(

@@ -86,10 +86,9 @@ class _Wires:
             channel = due.peer, rank, dealt
             got, number = self._queues[channel].popleft(), self._taken[channel]
             if (got.sequence, got.op, got.array.dtype, got.array.shape) != (number, due.op, due.dtype, due.shape):
-                raise OutOfStep(
-                    f"party {due.peer} sent {rank} {got.array.dtype}{list(got.array.shape)} for op {got.op} as number {got.sequence}; "
-                    f"{due.dtype}{list(due.shape)} for op {due.op} as number {number} was due"
-                )
+                sent = f"{got.array.dtype}{list(got.array.shape)} for op {got.op}, number {got.sequence}"
+                wanted = f"{due.dtype}{list(due.shape)} for op {due.op}, number {number}"
+                raise OutOfStep(f"party {due.peer} sent {rank} {sent}; due was {wanted}")
             self._taken[channel] += 1
             arrays.append(got.array)
         return arrays
@@ -159,7 +158,7 @@ class SimulatedHooks(Hooks):
         found = self._data[op.text("owner"), op.text("dataset")]
         if isinstance(found, Mapping):
             found = np.stack([found[c] for c in op.texts("columns")], axis=1)
-        return ring.encode(found, op.type.frac).reshape(op.type.shape)
+        return ring.encode(found if found.ndim > 1 else found[:, None], op.type.frac)
 
 
 def decode(raw: Array, type: Type) -> Numbers:

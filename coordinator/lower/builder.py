@@ -192,7 +192,7 @@ class Builder:
     def zero(self, x: Value) -> bool:
         """Is x the constant 0 in every place?"""
         op = self.op(x)
-        while op.name in ("broadcast", "reshape"):
+        while op.name in ("broadcast", "reshape", "lift"):
             op = self.ops[op.args[0]]
         return op.name == "const" and not op.value.any()
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from coordinator.lower.builder import Value
 from coordinator.lower.rewrite import Rewriter, Rule
-from mpcnode.graph import Op
+from mpcnode.graph import Kind, Op
 
 RULES: dict[str, Rule] = {}
 ROOM_BITS = 40  # integer factors are joined below 2^40
@@ -127,10 +127,11 @@ def sum_of_smaller(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
 @rule("add", "sub")
 def sums(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
     x, y = args
-    if r.b.zero(y) and x.type == op.type:
-        return x
-    if r.b.zero(x) and y.type == op.type:
-        return y if op.name == "add" else r.b.emit("neg", y)
+    if r.b.zero(y):
+        return x if x.type == op.type else r.b.lift(x)
+    if r.b.zero(x):
+        signed = y if op.name == "add" else r.b.emit("neg", y)
+        return signed if y.type == op.type else r.b.lift(signed)
     if r.op(y).name == "neg":
         return r.b.emit("sub" if op.name == "add" else "add", x, r.arg(y))
     if op.name == "add" and r.op(x).name == "neg":
@@ -167,6 +168,15 @@ def scales(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
         if abs(joined) < 1 << ROOM_BITS:
             return r.b.emit("scale", r.arg(x), by=joined, frac=point)
     return None
+
+
+@rule("mul", "dot", "select")
+def nothing(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
+    """A product with zeros is zeros."""
+    if op.type.kind is not Kind.ARITH or not any(r.b.zero(a) for a in args if a.type.kind is not Kind.BIT):
+        return None
+    zero = r.b.raw(np.zeros((), np.int64), op.type.frac)
+    return r.b.spread(r.b.lift(zero), op.type.shape)
 
 
 @rule("mul")

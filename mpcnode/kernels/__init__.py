@@ -1,4 +1,5 @@
-"""Floor 0: the arithmetic, ndarray -> ndarray.  The compiled kernels serve if they were built, else the numpy reference.
+"""Floor 0: the arithmetic, ndarray -> ndarray.  The compiled kernels serve if they were built, else the numpy
+reference.
 
 MPCNODE_KERNELS=reference|native in the environment forces the choice.
 """
@@ -10,14 +11,38 @@ import warnings
 from typing import TYPE_CHECKING
 
 __all__ = [
-    "CHUNK", "NAME", "U8", "U64", "KernelsWarning", "Unsigned", "chunks", "gate_deal", "gate_products", "gate_share", "gate_sums",
-    "inject_share", "leaf_deal", "leaf_rows", "leaf_share", "matmul", "matmul_add", "mul_share", "pack_bits", "select_share",
-    "set_threads", "threads", "to_planes", "trunc_deal", "trunc_share", "unpack_bits", "words",
-]  # fmt: skip
+    "CHUNK",
+    "NAME",
+    "U8",
+    "U64",
+    "KernelsWarning",
+    "Unsigned",
+    "chunks",
+    "gate_deal",
+    "gate_products",
+    "gate_share",
+    "gate_sums",
+    "inject_share",
+    "leaf_deal",
+    "leaf_rows",
+    "leaf_share",
+    "matmul",
+    "matmul_add",
+    "mul_share",
+    "pack_bits",
+    "select_share",
+    "set_threads",
+    "threads",
+    "to_planes",
+    "trunc_deal",
+    "trunc_share",
+    "unpack_bits",
+    "words",
+]
 
 
 class KernelsWarning(RuntimeWarning):
-    """The compiled kernels are missing: everything works, some hundred times slower."""
+    """The compiled kernels are missing: everything works, ten to thirty times slower."""
 
 
 def _pick() -> str:
@@ -28,10 +53,12 @@ def _pick() -> str:
     if wanted == "reference":
         return "reference"
     try:
-        from mpcnode.kernels import _native  # noqa: F401
+        import mpcnode.kernels._native  # noqa: F401
     except ImportError as error:
         if wanted:
-            raise ImportError("MPCNODE_KERNELS=native, but the compiled kernels are missing: install with a C compiler") from error
+            raise ImportError(
+                "MPCNODE_KERNELS=native, but no kernels were compiled: install with a C compiler"
+            ) from error
         warnings.warn(f"the numpy kernels serve, slowly: no compiled ones ({error})", KernelsWarning, stacklevel=3)
         return "reference"
     return "native"

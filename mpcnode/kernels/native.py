@@ -7,7 +7,7 @@ C-contiguous and aligned (else copied).  A call costs about a microsecond, plus 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,12 +26,38 @@ from mpcnode.kernels.reference import (
     words,
 )
 
-__all__ = [  # noqa: RUF022
-@@@]
+__all__ = [
+    "CHUNK",
+    "U8",
+    "U64",
+    "Unsigned",
+    "chunks",
+    "gate_deal",
+    "gate_products",
+    "gate_share",
+    "gate_sums",
+    "inject_share",
+    "isa",
+    "leaf_deal",
+    "leaf_rows",
+    "leaf_share",
+    "matmul",
+    "matmul_add",
+    "mul_share",
+    "pack_bits",
+    "select_share",
+    "set_isa",
+    "set_threads",
+    "threads",
+    "to_planes",
+    "trunc_deal",
+    "trunc_share",
+    "unpack_bits",
+    "words",
+]
 
-_ffi: Any = _native.ffi
-_lib: Any = _native.lib
-_from_buffer: Any = _ffi.from_buffer
+_ffi, _lib = _native.ffi, _native.lib
+_from_buffer = _ffi.from_buffer
 _WORDS = _ffi.typeof("uint64_t[]")
 _BYTES = _ffi.typeof("uint8_t[]")
 _U64 = np.dtype(np.uint64)
@@ -108,13 +134,16 @@ def _product(out: U64 | None, a: U64, b: U64, mode: int) -> U64:
     left, right = a.shape, b.shape
     if len(left) < 2 or left[:-2] != right[:-2] or left[-1] != right[-2] or a.dtype != _U64 or b.dtype != _U64:
         raise ValueError(
-            f"matmul: want uint64[..., m, k] @ uint64[..., k, n] with equal leading axes, got {a.dtype}{list(left)} @ {b.dtype}{list(right)}"
+            "matmul: want uint64[..., m, k] @ uint64[..., k, n] with equal leading axes, "
+            f"got {a.dtype}{list(left)} @ {b.dtype}{list(right)}"
         )
     shape = (*left[:-1], right[-1])
     if out is None:
         out = np.empty(shape, _U64)
     elif out.shape != shape or out.dtype != _U64 or not out.flags.carray:
-        raise ValueError(f"matmul_add: want writable C-contiguous uint64{list(shape)}, got {out.dtype}{list(out.shape)}")
+        raise ValueError(
+            f"matmul_add: want writable C-contiguous uint64{list(shape)}, got {out.dtype}{list(out.shape)}"
+        )
     if len(left) > 3:
         batch = math.prod(left[:-2])
         a, b = a.reshape(batch, *left[-2:]), b.reshape(batch, *right[-2:])
@@ -129,9 +158,21 @@ def _product(out: U64 | None, a: U64, b: U64, mode: int) -> U64:
         a_batch, a_row, a_col = a.strides
         b_batch, b_row, b_col = b.strides
     if _lib.mpc_matmul(
-        _from_buffer(_WORDS, out), a_data, b_data, batch, left[-2], left[-1], right[-1],
-        a_batch, a_row, a_col, b_batch, b_row, b_col, mode,
-    ):  # fmt: skip
+        _from_buffer(_WORDS, out),
+        a_data,
+        b_data,
+        batch,
+        left[-2],
+        left[-1],
+        right[-1],
+        a_batch,
+        a_row,
+        a_col,
+        b_batch,
+        b_row,
+        b_col,
+        mode,
+    ):
         raise MemoryError(f"matmul: no memory to pack {list(left)} @ {list(right)}")
     return out
 
@@ -151,9 +192,16 @@ def mul_share(mx: U64, lx: U64, my: U64, ly: U64, gamma: U64, mask: U64, *, firs
     shape = mx.shape
     out, data = _made(shape)
     _lib.mpc_mul_share(
-        data, _words(mx, shape, "mx"), _words(lx, shape, "lx"), _words(my, shape, "my"), _words(ly, shape, "ly"),
-        _words(gamma, shape, "gamma"), _words(mask, shape, "mask"), out.size, first,
-    )  # fmt: skip
+        data,
+        _words(mx, shape, "mx"),
+        _words(lx, shape, "lx"),
+        _words(my, shape, "my"),
+        _words(ly, shape, "ly"),
+        _words(gamma, shape, "gamma"),
+        _words(mask, shape, "mask"),
+        out.size,
+        first,
+    )
     return out
 
 
@@ -164,7 +212,9 @@ def _check_shift(by: int, wrap: np.dtype[Any]) -> None:
 
 
 def trunc_deal(r: U64, by: int, wrap: npt.DTypeLike) -> tuple[U64, Unsigned]:
-    """(r >> by, r >> 63): what the helper deals for a truncation; the second in the unsigned dtype `wrap` (at least `by` bits)."""
+    """(r >> by, r >> 63): what the helper deals for a truncation; the second in the unsigned dtype `wrap`, of at least
+    `by` bits.
+    """
     kind = np.dtype(wrap)
     _check_shift(by, kind)
     t, data = _made(r.shape)
@@ -174,30 +224,46 @@ def trunc_deal(r: U64, by: int, wrap: npt.DTypeLike) -> tuple[U64, Unsigned]:
 
 
 def trunc_share(c: U64, t: U64, b: Unsigned, mask: U64, by: int, *, first: bool) -> U64:
-    """One evaluator's message for a truncation, for c = z + r, |z| < 2^62, 1 <= by <= 62, t a share of r >> by and b of r >> 63:
-    mask - t + (1 - (c' >> 63))·2^(64-by)·b {+ (c' >> by) - 2^(62-by)}  with c' = c + 2^62."""
+    """One evaluator's message for a truncation, for c = z + r, |z| < 2^62, 1 <= by <= 62, t a share of r >> by and b of
+    r >> 63: mask - t + (1 - (c' >> 63))·2^(64-by)·b {+ (c' >> by) - 2^(62-by)}  with c' = c + 2^62.
+    """
     shape = c.shape
     _check_shift(by, b.dtype)
     if b.shape != shape:
         raise ValueError(f"b: want {list(shape)}, got {list(b.shape)}")
     out, data = _made(shape)
     _lib.mpc_trunc_share(
-        data, _words(c, shape, "c"), _words(t, shape, "t"), _buffer(b, _BYTES), _words(mask, shape, "mask"),
-        out.size, by, b.itemsize, first,
-    )  # fmt: skip
+        data,
+        _words(c, shape, "c"),
+        _words(t, shape, "t"),
+        _buffer(b, _BYTES),
+        _words(mask, shape, "mask"),
+        out.size,
+        by,
+        b.itemsize,
+        first,
+    )
     return out
 
 
 # ---- a masked bit times a ring element -------------------------------------------------------------------------------
 def select_share(bit: U8, mw: U64, lw: U64, beta: U64, beta_lw: U64, mask: U64, *, first: bool) -> U64:
     """One evaluator's message for b·w, where bit = b ^ β is public, beta a share of β and beta_lw one of β·λ_w:
-    mask - bit·lw + (1 - 2·bit)·(beta·mw - beta_lw) {+ bit·mw}."""
+    mask - bit·lw + (1 - 2·bit)·(beta·mw - beta_lw) {+ bit·mw}.
+    """
     shape = bit.shape
     out, data = _made(shape)
     _lib.mpc_select_share(
-        data, _bytes(bit, shape, "bit"), _words(mw, shape, "mw"), _words(lw, shape, "lw"), _words(beta, shape, "beta"),
-        _words(beta_lw, shape, "beta_lw"), _words(mask, shape, "mask"), out.size, first,
-    )  # fmt: skip
+        data,
+        _bytes(bit, shape, "bit"),
+        _words(mw, shape, "mw"),
+        _words(lw, shape, "lw"),
+        _words(beta, shape, "beta"),
+        _words(beta_lw, shape, "beta_lw"),
+        _words(mask, shape, "mask"),
+        out.size,
+        first,
+    )
     return out
 
 
@@ -237,8 +303,9 @@ def to_planes(x: U64, lo: int, hi: int) -> U64:
 
 # ---- comparison leaves: [C < rho] and [C = rho] on chunks of 4 bits --------------------------------------------------
 def leaf_deal(rho: U64) -> U64:
-    """The monomials of each chunk's bits.  rho: uint64[bits, words] -> uint64[leaf_rows(bits), words]; in a chunk's block, row s - 1 is
-    the product of the bits in the set s (bit i of s stands for bit i of the chunk)."""
+    """The monomials of each chunk's bits.  rho: uint64[bits, words] -> uint64[leaf_rows(bits), words]; in a chunk's
+    block, row s - 1 is the product of the bits in the set s (bit i of s stands for bit i of the chunk).
+    """
     bits, count = rho.shape
     rows, data = _made((leaf_rows(bits), count))
     _lib.mpc_leaf_deal(data, _words(rho, rho.shape, "rho"), count, bits)
@@ -246,8 +313,9 @@ def leaf_deal(rho: U64) -> U64:
 
 
 def leaf_share(c: U64, monomials: U64, *, first: bool) -> tuple[U64, U64]:
-    """Xor shares of [C < rho] and [C = rho] for every chunk.  c: uint64[bits, words], public; monomials: xor shares of `leaf_deal(rho)`.
-    Returns lt, eq: uint64[chunks, words]."""
+    """Xor shares of [C < rho] and [C = rho] for every chunk.  c: uint64[bits, words], public; monomials: xor shares of
+    `leaf_deal(rho)`.  Returns lt, eq: uint64[chunks, words].
+    """
     bits, count = c.shape
     lt, lt_data = _made((-(-bits // CHUNK), count))
     eq, eq_data = _made(lt.shape)
@@ -257,7 +325,7 @@ def leaf_share(c: U64, monomials: U64, *, first: bool) -> tuple[U64, U64]:
 
 
 # ---- comparison gates: 2 to 4 neighbouring (lt, eq) pairs into one ---------------------------------------------------
-@lru_cache(maxsize=None)
+@cache
 def _gate_sets(fan: int, with_eq: bool) -> bytes:
     """gate_products as sets of inputs, one byte each."""
     if not 2 <= fan <= 4:
@@ -267,7 +335,8 @@ def _gate_sets(fan: int, with_eq: bool) -> bytes:
 
 def gate_deal(masks: U64, *, with_eq: bool) -> U64:
     """masks: uint64[2·fan, words], the inputs' masks (lt rows, then eq rows; row fan = eq_0 is read only `with_eq`).
-    Returns uint64[len(gate_products(fan, with_eq)), words]."""
+    Returns uint64[len(gate_products(fan, with_eq)), words].
+    """
     rows, count = masks.shape
     sets = _gate_sets(rows // 2, with_eq)
     products, data = _made((len(sets), count))
@@ -276,14 +345,23 @@ def gate_deal(masks: U64, *, with_eq: bool) -> U64:
 
 
 def gate_share(m: U64, masks: U64, products: U64, *, with_eq: bool, first: bool) -> U64:
-    """Xor shares of a gate's outputs.  m: uint64[2·fan, words], the masked inputs; masks: this evaluator's xor shares of their masks;
-    products: its xor shares of `gate_deal`.  Returns uint64[1 or 2, words]: lt and, `with_eq`, eq."""
+    """Xor shares of a gate's outputs.  m: uint64[2·fan, words], the masked inputs; masks: this evaluator's xor shares
+    of their masks; products: its xor shares of `gate_deal`.  Returns uint64[1 or 2, words]: lt and, `with_eq`, eq.
+    """
     rows, count = m.shape
     sets = _gate_sets(rows // 2, with_eq)
     out, data = _made((1 + with_eq, count))
     shape = (rows & ~1, count)
     _lib.mpc_gate_share(
-        data, _words(m, shape, "m"), _words(masks, shape, "masks"), _words(products, (len(sets), count), "products"),
-        sets, len(sets), count, rows // 2, with_eq, first,
-    )  # fmt: skip
+        data,
+        _words(m, shape, "m"),
+        _words(masks, shape, "masks"),
+        _words(products, (len(sets), count), "products"),
+        sets,
+        len(sets),
+        count,
+        rows // 2,
+        with_eq,
+        first,
+    )
     return out

@@ -1,7 +1,7 @@
 """Pseudo-random expansion: AES-128 in counter mode at an address.
 
-The key stream at (key, nonce) is AES-128-CTR (NIST SP 800-38A) with the initial counter block nonce || 0^32, so every nonce owns 2^32
-blocks (64 GiB).  `cryptography` runs it at the speed of the hardware; there is no reason for a PRG of our own.
+The key stream at (key, nonce) is AES-128-CTR (NIST SP 800-38A) with the initial counter block nonce || 0^32, so every
+nonce owns 2^32 blocks (64 GiB).  `cryptography` runs it at the speed of the hardware: no PRG of our own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 KEY_BYTES = 16
 NONCE_BYTES = 12
 _COUNTER = bytes(16 - NONCE_BYTES)
-_ZEROS = bytes(1 << 18)  # what is encrypted; larger outputs go in parts of this size, which stay in the second-level cache
+_ZEROS = bytes(1 << 18)  # what is encrypted, in parts that stay in the second-level cache
 _VIEW = memoryview(_ZEROS)
 _SMALL = 4096  # up to here copying a slice of zeros is cheaper than a view of it
 
@@ -32,7 +32,8 @@ class Prg:
 
     def fill(self, nonce: bytes, out: Array) -> Array:
         """Overwrite `out` (any dtype and shape, C-contiguous) with the key stream of `nonce` (12 bytes) and return it.
-        About 1.5 µs, plus 0.12 µs per KiB."""
+        About 1.7 µs, and a nanosecond for each 8 bytes.
+        """
         if len(nonce) != NONCE_BYTES:
             raise ValueError(f"a PRG nonce has {NONCE_BYTES} bytes, not {len(nonce)}")
         if not out.flags.c_contiguous:

@@ -8,7 +8,7 @@ that adds the public terms (the braces of docs/design.md).
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from itertools import combinations
 
 import numpy as np
@@ -33,10 +33,11 @@ def threads() -> int:
     return 1
 
 
-# ---- ring products -------------------------------------------------------------------------------------------------
+# ---- ring products ---------------------------------------------------------------------------------------------------
 def matmul(a: U64, b: U64) -> U64:
     """a @ b mod 2^64.  a: [..., m, k], b: [..., k, n] with equal leading axes, any strides; result C-contiguous."""
-    return np.matmul(a, b)
+    product: U64 = np.matmul(a, b)
+    return product
 
 
 def matmul_add(out: U64, a: U64, b: U64, *, negate: bool = False) -> None:
@@ -49,13 +50,13 @@ def matmul_add(out: U64, a: U64, b: U64, *, negate: bool = False) -> None:
 
 def mul_share(mx: U64, lx: U64, my: U64, ly: U64, gamma: U64, mask: U64, *, first: bool) -> U64:
     """One evaluator's message for x·y, elementwise: gamma + mask - mx·ly - lx·my {+ mx·my}."""
-    s = gamma + mask - mx * ly - lx * my
+    s: U64 = gamma + mask - mx * ly - lx * my
     if first:
         s += mx * my
     return s
 
 
-# ---- exact truncation ----------------------------------------------------------------------------------------------
+# ---- exact truncation ------------------------------------------------------------------------------------------------
 def trunc_deal(r: U64, by: int, wrap: npt.DTypeLike) -> tuple[U64, Unsigned]:
     """(r >> by, r >> 63): what the helper deals for a truncation; the second in the unsigned dtype `wrap` (at least
     `by` bits).
@@ -75,7 +76,7 @@ def trunc_share(c: U64, t: U64, b: Unsigned, mask: U64, by: int, *, first: bool)
     return w
 
 
-# ---- a masked bit times a ring element -----------------------------------------------------------------------------
+# ---- a masked bit times a ring element -------------------------------------------------------------------------------
 def select_share(bit: U8, mw: U64, lw: U64, beta: U64, beta_lw: U64, mask: U64, *, first: bool) -> U64:
     """One evaluator's message for b·w, where bit = b ^ β is public, beta a share of β and beta_lw one of β·λ_w:
     mask - bit·lw + (1 - 2·bit)·(beta·mw - beta_lw) {+ bit·mw}."""
@@ -95,7 +96,7 @@ def inject_share(bit: U8, beta: U64, mask: U64, *, first: bool) -> U64:
     return s
 
 
-# ---- bit planes ----------------------------------------------------------------------------------------------------
+# ---- bit planes ------------------------------------------------------------------------------------------------------
 def words(elements: int) -> int:
     """Words of a plane of that many elements."""
     return -(-elements // 64)
@@ -120,10 +121,12 @@ def unpack_bits(plane: U64, elements: int) -> U8:
 
 def to_planes(x: U64, lo: int, hi: int) -> U64:
     """Bits lo .. hi-1 of x, uint64[elements] -> uint64[hi-lo, words]."""
-    return _rows([pack_bits(((x >> np.uint64(i)) & np.uint64(1)).astype(np.uint8)) for i in range(lo, hi)], words(x.size))
+    return _rows(
+        [pack_bits(((x >> np.uint64(i)) & np.uint64(1)).astype(np.uint8)) for i in range(lo, hi)], words(x.size)
+    )
 
 
-# ---- comparison leaves: [C < rho] and [C = rho] on chunks of 4 bits ------------------------------------------------
+# ---- comparison leaves: [C < rho] and [C = rho] on chunks of 4 bits --------------------------------------------------
 def chunks(bits: int) -> list[tuple[int, int]]:
     """(first bit, width) of each chunk of a number of that many bits, from the lowest; the last may be narrower."""
     return [(lo, min(CHUNK, bits - lo)) for lo in range(0, bits, CHUNK)]
@@ -168,7 +171,9 @@ def leaf_share(c: U64, monomials: U64, *, first: bool) -> tuple[U64, U64]:
                 if not s >> i & 1:
                     rest &= n[i]
             e ^= rest & mono
-            if s:  # the lowest bit of s is the i of its terms: n_i·rho_i·(the others of s above i)·prod of n_j over j > i outside s
+            if (
+                s
+            ):  # the lowest bit of s is the i of its terms: n_i·rho_i·(the rest of s)·prod of n_j over j > i outside s
                 i = (s & -s).bit_length() - 1
                 above = n[i].copy()
                 for j in range(i + 1, width):
@@ -181,8 +186,8 @@ def leaf_share(c: U64, monomials: U64, *, first: bool) -> tuple[U64, U64]:
     return _rows(lt, c.shape[1]), _rows(eq, c.shape[1])
 
 
-# ---- comparison gates: 2 to 4 neighbouring (lt, eq) pairs into one -------------------------------------------------
-@lru_cache(maxsize=None)
+# ---- comparison gates: 2 to 4 neighbouring (lt, eq) pairs into one ---------------------------------------------------
+@cache
 def gate_sums(fan: int, with_eq: bool) -> tuple[tuple[tuple[int, ...], ...], ...]:
     """The gate as sums of products of its inputs, which are numbered lt_0 .. lt_{fan-1}, eq_0 .. eq_{fan-1} (0 the
     lowest chunk): lt = xor_k lt_k·prod_{j>k} eq_j, and with `with_eq` also eq = prod_j eq_j.
@@ -191,7 +196,7 @@ def gate_sums(fan: int, with_eq: bool) -> tuple[tuple[tuple[int, ...], ...], ...
     return (lt, (tuple(fan + j for j in range(fan)),)) if with_eq else (lt,)
 
 
-@lru_cache(maxsize=None)
+@cache
 def gate_products(fan: int, with_eq: bool) -> tuple[tuple[int, ...], ...]:
     """The products of two and more input masks that the helper deals for a gate, in dealing order (by size, then by
     inputs).

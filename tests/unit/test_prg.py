@@ -20,8 +20,9 @@ def key_stream(key: bytes, nonce: bytes, size: int) -> bytes:
 
 
 def test_nist_vector() -> None:
-    """SP 800-38A, F.5.1 (CTR-AES128.Encrypt).  Its counter starts in the middle of a key stream of ours, 0xfcfdfeff blocks in, too far to go
-    to; so the vector checks the cipher that the other tests compare with, from its first block."""
+    """SP 800-38A, F.5.1 (CTR-AES128.Encrypt).  Its counter begins 0xfcfdfeff blocks into a key stream of ours, too far
+    to go to: so the vector checks the cipher that the other tests compare with.
+    """
     key = bytes.fromhex("2b7e151628aed2a6abf7158809cf4f3c")
     counter = bytes.fromhex("f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff")
     plain = bytes.fromhex(
@@ -33,15 +34,17 @@ def test_nist_vector() -> None:
     assert Cipher(algorithms.AES(key), modes.CTR(counter)).encryptor().update(plain) == want
 
 
-def test_fips_197_block() -> None:
-    """FIPS 197, appendix C.1, shape of a known answer for fill itself: a block of the key stream is AES of nonce || counter."""
+def test_a_block_is_the_encrypted_address() -> None:
+    """Block i of the key stream is AES(nonce || i), i in 4 bytes, big-endian."""
     nonce = bytes.fromhex("00112233445566778899aabb")
-    aes = Cipher(algorithms.AES(KEY), modes.ECB()).encryptor()  # noqa: S305  (one block at a time is what is tested)
+    aes = Cipher(algorithms.AES(KEY), modes.ECB()).encryptor()
     blocks = b"".join(aes.update(nonce + i.to_bytes(4, "big")) for i in range(5))
     assert Prg(KEY).fill(nonce, np.empty(80, np.uint8)).tobytes() == blocks
 
 
-@pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 80, 4095, 4096, 4097, (1 << 18) - 1, 1 << 18, (1 << 18) + 1, 1_000_003])
+@pytest.mark.parametrize(
+    "size", [0, 1, 15, 16, 17, 80, 4095, 4096, 4097, (1 << 18) - 1, 1 << 18, (1 << 18) + 1, 1_000_003]
+)
 def test_every_size_is_the_key_stream(size: int) -> None:
     nonce = b"twelve bytes"
     assert Prg(KEY).fill(nonce, np.empty(size, np.uint8)).tobytes() == key_stream(KEY, nonce, size)
@@ -56,7 +59,10 @@ def test_every_dtype_and_shape(dtype: Any, shape: tuple[int, ...]) -> None:
     assert out.tobytes() == key_stream(KEY, bytes(12), out.nbytes)
 
 
-@given(st.binary(min_size=16, max_size=16), st.lists(st.tuples(st.binary(min_size=12, max_size=12), st.integers(0, 300)), max_size=8))
+@given(
+    st.binary(min_size=16, max_size=16),
+    st.lists(st.tuples(st.binary(min_size=12, max_size=12), st.integers(0, 300)), max_size=8),
+)
 @settings(max_examples=50, deadline=None)
 def test_a_fill_does_not_depend_on_those_before(key: bytes, fills: list[tuple[bytes, int]]) -> None:
     prg = Prg(key)

@@ -51,6 +51,9 @@ def sub(s: Site, x: Operand, y: Operand) -> Operand:
 @rule("neg")
 def neg(s: Site, x: Value) -> Value:
     again = rechoose(s, x, -1.0, operator.mul)
+    op = s.b.op(x)
+    if op.name == "neg":
+        return Value(op.args[0], x.type)
     return s.b.emit("neg", x) if again is None else again
 
 

@@ -22,7 +22,6 @@ FUNCTIONS: dict[str, Function] = {
     "log1p": approx.log1p,
     "expm1": approx.expm1,
     "rsqrt": approx.rsqrt,
-    "logistic": approx.logistic,
     "tanh": approx.tanh,
     "erf": approx.erf,
     "erfc": erfc,
@@ -37,13 +36,24 @@ for _name, _function in FUNCTIONS.items():
     _register(_name, _function)
 
 
+@rule("logistic")
+def logistic(s: Site, x: Value) -> Value:
+    """Of -z it is 1 - logistic(z): a loss asks for both."""
+    op = s.b.op(x)
+    if op.name != "neg":
+        return pointwise(s, approx.logistic, x)
+    other = logistic(s, Value(op.args[0], x.type))
+    return note(s.b, s.b.sub(s.b.fill(1.0, other), other), 0, 1)
+
+
 @rule("exp")
 def exp(s: Site, x: Value) -> Value:
     """exp(x - log(exp(x) + exp(y))), the gradient of softplus, is logistic(x - y)."""
     found = s.noted(x, "difference")
     terms = s.noted(found[1], "logaddexp") if found else None
     if found and terms and found[0] == terms[0]:
-        return approximate(s, approx.logistic, s.b.sub(*s.both(*terms)))
+        a, b = s.both(*terms)
+        return logistic(s, a if s.b.zero(b) else s.b.sub(a, b))
     return pointwise(s, approx.exp, x)
 
 
