@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import IO, Self
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from mpcnode import tls
 from mpcnode.cli import WITH_PARENT
@@ -55,8 +55,8 @@ def signals_later() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for watch, handler in before.items():
+            signal.signal(watch, handler)
         for number in arrived:
             signal.raise_signal(number)
 
@@ -162,20 +162,24 @@ class LocalCluster:
         assert card.address is not None
         until = time.monotonic() + deadline_s
         with tls.channel(self.identities["coordinator"], self.cluster, name) as channel:
-            health = health_pb2_grpc.HealthStub(channel)
+            check = channel.unary_unary(
+                "/grpc.health.v1.Health/Check",
+                request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+                response_deserializer=health_pb2.HealthCheckResponse.FromString,
+            )
             while True:
                 if self._processes[name].poll() is not None:
                     raise ConfigError(f"{name} ended while it started; its last words: {self.last_words(name)}")
                 try:
-                    reply = health.Check(health_pb2.HealthCheckRequest(), timeout=1.0, wait_for_ready=True)
+                    reply = check(health_pb2.HealthCheckRequest(), timeout=1.0, wait_for_ready=True)
                     if reply.status == health_pb2.HealthCheckResponse.SERVING:
                         return
                 except grpc.RpcError as error:
-                    code = error.code()  # type: ignore[attr-defined]
+                    code = error.code()
                     if code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                         raise ConfigError(
                             f"{name} at {card.address} refused a health check: {error.details()}"
-                        ) from error  # type: ignore[attr-defined]
+                        ) from error
                 if time.monotonic() > until:
                     raise ConfigError(
                         f"waited {deadline_s:.0f} s for {name} at {card.address} to serve; "

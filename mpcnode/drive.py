@@ -75,7 +75,7 @@ class Links:
 
     def __init__(self, me: str, describe: Callable[[int], str], deadline_s: float, grace_s: float = 1.0) -> None:
         """describe: an op's number -> its text with the source line; deadline_s: of every single wait;
-        grace_s: how long a failed link may take to close by itself."""
+        grace_s: how long the links may take to close by themselves."""
         self.me, self._describe = me, describe
         self.deadline_s, self._grace_s = deadline_s, grace_s
         self.waited_s: dict[int, float] = defaultdict(float)  # by rank
@@ -109,8 +109,9 @@ class Links:
             error = late
         if error is not None:
             self.end(self._cause(error))
+        until = time.monotonic() + self._grace_s  # of all together: many may be stuck at once
         for link in self._links.values():
-            link.join(self._grace_s)
+            link.join(max(0.0, until - time.monotonic()))
         if isinstance(error, Exception):
             assert self._why is not None
             raise Ended(self._why) from error

@@ -31,6 +31,7 @@ BATCH_BYTES = 1 << 16  # of small arrays, before they leave without being told t
 PIECE_BYTES = 64  # that a small array counts beyond its own
 MAX_SMALL = 1 << 14  # bytes of a frame without arrays
 MAX_CAUSE = 4096  # characters
+CANCEL_S = 1.0  # for a stream that was cut to be gone
 
 
 class Outbox:
@@ -172,7 +173,7 @@ class GrpcLink(Link):
         self._reader.join(timeout_s)
         if self._reader.is_alive():  # the peer is stuck, or the last word cannot get through to it
             self._cancel()
-            self._reader.join(timeout_s)
+            self._reader.join(CANCEL_S)
 
     # ---- receiving -------------------------------------------------------------------------------------------------
     def hello(self, timeout_s: float) -> peer_pb2.Hello:

@@ -341,6 +341,7 @@ def serve(identity: Identity, cluster: Cluster, *, listen: str, threads: int, de
     listen: HOST:PORT; threads: for computing; deadline_s: of every single wait for a peer, for a job that names none.
     ConfigError if the identity does not compute in this cluster, or the address is not free.
     """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     kernels.set_threads(threads)
     server = Server(identity, cluster, listen=listen, deadline_s=deadline_s)
     told_to_stop = Event()

@@ -19,13 +19,13 @@ import jax
 import numpy as np
 import pyarrow as pa
 import typer
-from coordinator.cli import watch_job
 from pyarrow import csv
 from rich.console import Console
 from rich.table import Table
 from sklearn.datasets import load_breast_cancer
 
 from coordinator import jobfile
+from coordinator.cli import watch_job
 from coordinator.client import Client
 from coordinator.local import LocalCluster, workdir
 from mpcnode import protocols

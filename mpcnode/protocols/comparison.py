@@ -132,7 +132,8 @@ async def _deal_sign(p: Place, tile: int, rho: U64, top: U64) -> U64:
     await give(p, tile, [dealt], xor=True)
     for _ in range(1 + len(t.levels)):
         await exchange()
-    return rows[0]
+    parts: U64 = rows[0]
+    return parts
 
 
 async def _evaluate_sign(p: Place, tile: int, c: U64, top: U64) -> list[U64]:

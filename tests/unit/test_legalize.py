@@ -1,0 +1,274 @@
+"""One rule per primitive: what the compiled program yields, at every stage, is what jax yields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from compiling import agree, evaluated, names, ops, stages, traced
+from jax import lax
+
+from coordinator.frontend import CompileError
+from coordinator.lower.rewrite import depth
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(2, 4, 3)).astype(np.float32)
+POSITIVE = np.abs(X) + 0.5
+INTEGERS = RNG.integers(-5, 5, size=(4, 3)).astype(np.int32)
+C = RNG.normal(size=(4, 3)).astype(np.float32)
+LABELS = np.array([0, 2, 1, 0], np.int32)
+
+
+def gradient(function: Callable[..., Any]) -> Callable[..., Any]:
+    return jax.grad(lambda *args: jnp.sum(function(*args)))
+
+
+CASES: dict[str, tuple[Callable[..., Any], ...]] = {
+    "sums": (lambda x, y: (x + y, x + C, 2.0 - x, x - y, -x, x.sum(), x.mean(0), jnp.cumsum(x, 1)),),
+    "products": (lambda x, y: (x * y, x * C, x * 0.5, x * 4, x * 0.1, x * 3, x / 7, x / C, x * -1e-3, x * 1000.0),),
+    "powers": (lambda x, y: (x**2, x**3, jnp.square(y), lax.integer_pow(x, 1), x**0),),
+    "comparisons": (
+        lambda x, y: (x < y, x > y, x <= y, x >= y, x == x, x != x, x == y, x > 0.0, x < jnp.inf, jnp.isfinite(x)),
+    ),
+    "booleans": (
+        lambda x, y: (
+            *(
+                (x > 0) & (y > 0),
+                (x > 0) | (y > 0),
+                (x > 0) ^ (y > 0),
+                ~(x > 0),
+                (x > 0) == (y > 0),
+                (x > 0) != (C > 0),
+            ),
+            *(jnp.any(x > 0, 1), jnp.all(x > -1), (x > 1).astype(jnp.float32), (x > 0).astype(jnp.int32)),
+        ),
+    ),
+    "choices": (
+        lambda x, y: (
+            *(jnp.where(x > 0, x, y), jnp.where(x > 0, 1.0, 2.0), jnp.where(C > 0, x, y), jnp.where(C > 0, x, 1.0)),
+            *(jnp.where(x > 0, C, y), jnp.where(x > 0, x, 0), jnp.where(x > 0, 0, x), jnp.where(x > 0, y > 0, x < 1)),
+            *(jnp.where(x > 0, True, False), 2 * jnp.where(x > 0, 1.0, 2.0) + 1, y / jnp.where(x > 0, 1.0, 2.0)),
+        ),
+    ),
+    "extremes": (
+        lambda x, y: (
+            *(jnp.maximum(x, y), jnp.minimum(x, y), jnp.clip(x, -1, 1), jnp.maximum(x, 0), jnp.abs(x), jnp.sign(x)),
+            *(x.max(), x.min(1), jnp.argmax(x, 1), jnp.argmin(x, 0)),
+        ),
+    ),
+    "gradients of extremes": (
+        gradient(lambda x, y: jnp.maximum(x, 0.0) * y),
+        gradient(lambda x, y: jnp.maximum(x, y)),
+        gradient(lambda x, y: jnp.clip(x, -1, 1) * y),
+        gradient(lambda x, y: jnp.abs(x) * y),
+    ),
+    "statistics": (lambda x, y: (x.std(0), x.var(), jnp.linalg.norm(x), (x - x.mean(0)) * lax.rsqrt((x**2).mean(0))),),
+    "activations": (
+        lambda x, y: (jax.nn.relu(x), jax.nn.gelu(x), jax.nn.gelu(x, approximate=False), jax.nn.softplus(x)),
+        lambda x, y: (jax.nn.softmax(x), jax.nn.log_softmax(x), jax.nn.leaky_relu(x), jax.nn.silu(x), jax.nn.elu(x)),
+    ),
+    "gradients of activations": tuple(
+        gradient(lambda x, y, f=f: f(x) * y)
+        for f in (jax.nn.relu, jax.nn.gelu, jax.nn.softplus, jax.nn.softmax, jax.nn.log_softmax, jax.nn.silu, jnp.tanh)
+    )
+    + (gradient(lambda x, y: jax.nn.gelu(x, approximate=False)),),
+    "matrix products": (
+        lambda x, y: (
+            *(x @ y.T, x.T @ y, x @ C.T, C @ x.T, jnp.einsum("ij,ij->i", x, y), jnp.einsum("ij,ik->ijk", x, y)),
+            *(x[0] @ y[0], jnp.tensordot(x, y, 2), jax.vmap(jnp.outer)(x, y), x @ np.eye(3, dtype=np.float32)),
+        ),
+    ),
+    "structure": (
+        lambda x, y: (
+            *(
+                x.T,
+                x.reshape(2, 6),
+                x[1:3, ::2],
+                x[::-1],
+                jnp.concatenate([x, C]),
+                jnp.pad(x, 1),
+                x[None],
+                jnp.roll(x, 1),
+            ),
+            *(jnp.pad(x, 1, constant_values=2.0), lax.pad(x, 1.5, ((1, -1, 2), (0, 2, 1))), jnp.stack([x, y], 1)),
+            *(
+                jnp.tile(x, (2, 2)),
+                jnp.repeat(x, 2, 0),
+                jnp.squeeze(x[:1]),
+                jnp.split(x, 2),
+                jnp.triu(x),
+                jnp.diag(x[:3]),
+            ),
+            *(lax.cumsum(x, 0, reverse=True), jnp.pad(x > 0, 1), jnp.pad(x > 0, 1, constant_values=True)),
+        ),
+    ),
+    "indices": (
+        lambda x, y: (
+            *(
+                x[jnp.array([2, 0, 0])],
+                x[:, jnp.array([2, 0])],
+                jnp.take(x, jnp.array([[1, 2], [3, 0]]), axis=0),
+                x[-1],
+            ),
+            *(jnp.take_along_axis(x, LABELS[:, None], 1), x[jnp.array([0, 1]), jnp.array([1, 2])], x.at[1].set(0.0)),
+            *(x.at[1].add(2.0), x.at[jnp.array([0, 0, 2])].add(y[:3]), x.at[0, 1].set(7.0), x.at[0].set(y[1])),
+            *(lax.dynamic_slice(x, (1, 1), (2, 2)), lax.dynamic_update_slice(x, y[:2, :2], (3, 1))),
+        ),
+    ),
+    "gradients of indices": (
+        gradient(lambda x, y: x[jnp.array([0, 0, 2])] * y[:3]),
+        gradient(lambda x, y: jnp.take_along_axis(x, LABELS[:, None], 1) * y[:, :1]),
+        gradient(lambda x, y: x[1:3, ::2] * 2 + y[1:3, ::2]),
+    ),
+    "convolutions": (
+        lambda x, y: lax.conv_general_dilated(x.reshape(1, 1, 4, 3), y[:3].reshape(1, 1, 3, 3), (1, 1), "SAME"),
+        gradient(
+            lambda x, y: jnp.tanh(lax.conv(x.reshape(1, 1, 4, 3), y[:2, :2].reshape(2, 1, 1, 2), (2, 1), "VALID"))
+        ),
+    ),
+    "losses": (
+        jax.grad(lambda x, y: optax.sigmoid_binary_cross_entropy(x, (y > 0).astype(jnp.float32)).mean()),
+        jax.value_and_grad(lambda x, y: optax.softmax_cross_entropy_with_integer_labels(x, LABELS).mean()),
+        jax.grad(lambda x, y: optax.softmax_cross_entropy(x, jax.nn.one_hot(jnp.argmax(y, 1), 3)).mean()),
+        jax.grad(lambda x, y: optax.huber_loss(x, y).mean()),
+    ),
+    "checkpoint": (gradient(lambda x, y: jax.checkpoint(lambda x: jnp.tanh(x) ** 2)(x) * y),),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_as_jax(name: str) -> None:
+    for function in CASES[name]:
+        agree(function, X, Y)
+
+
+def test_functions_of_positive_numbers() -> None:
+    agree(lambda x: (jnp.exp(x), jnp.log(x), jnp.sqrt(x), lax.rsqrt(x), jnp.log1p(x), jnp.expm1(x)), POSITIVE)
+    agree(lambda x: (1 / x, x**2.5, x**-1, 2.0**x, x**0.5, x**-0.5, lax.erf(x), 1 / x[:, :1] * x), POSITIVE)
+
+
+def test_integers() -> None:
+    agree(lambda i: (i + 1, i * 3, i * i, -i, i.sum(0), i.max(1), jnp.argmax(i, 1), jnp.abs(i), jnp.sign(i)), INTEGERS)
+    agree(lambda i: (i < 2, i == 3, i != 0, i.astype(jnp.float32) * 0.5, i.astype(bool), i @ i.T), INTEGERS)
+    agree(lambda i: (jax.nn.one_hot(i, 4), (jax.nn.one_hot(i, 3) * C).sum(), jax.nn.one_hot(i, 4) * 0.125), LABELS)
+
+
+def test_vectors_and_columns() -> None:
+    agree(lambda v, m: (v @ m, v[:, None] * m, m.mean(1) - v), X[:, 0], Y)
+
+
+@pytest.mark.parametrize("frac", [14, 22])
+def test_other_binary_points(frac: int) -> None:
+    found = agree(
+        lambda x, y: (x @ y.T * 0.1, jax.nn.sigmoid(x), jax.nn.relu(x) / 3), X, Y, frac=frac, tolerance=30 * 2.0**-14
+    )
+    assert {op.type.frac for op in ops(found["final"], "reveal")} == {frac}
+
+
+def test_control_flow() -> None:
+    agree(lambda x: lax.cond(jnp.sum(jnp.arange(3)) > 2, lambda x: x, lambda x: 2 * x, x), X)
+    agree(lambda x: lax.fori_loop(0, 4, lambda i, c: lax.cond(i % 2 == 0, lambda c: c * 0.5, lambda c: c + 1, c), x), X)
+    agree(lambda x: lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] * 0.5), (0, x))[1], X)
+    agree(lambda x: lax.switch(jnp.int32(1), [lambda x: x, lambda x: -x], x), X)
+
+
+def test_loops() -> None:
+    agree(lambda x: lax.scan(lambda c, r: (c + r, c * r), jnp.zeros(3), x), X)
+    agree(lambda x: lax.scan(lambda c, r: (c + r, c * r), jnp.zeros(3), x, reverse=True), X)
+    agree(lambda x: lax.scan(lambda c, r: ((c[0] | (r > 1), c[1]), r), (jnp.zeros(3, bool), x[0]), x), X)
+    agree(
+        lambda x: lax.fori_loop(
+            0, 3, lambda i, c: lax.dynamic_update_slice(c, lax.dynamic_slice(c, (i, 0), (1, 3)) * 2, (i, 0)), x
+        ),
+        X,
+    )
+
+    def recurrent(w: Any, x: Any) -> Any:
+        last, sums = lax.scan(lambda h, r: (jnp.tanh(h * w[0] + r), h.sum()), w[0], x)
+        return last + sums[1]
+
+    agree(gradient(recurrent), Y, X)
+
+
+def test_nested_loops_take_known_slices_at_every_depth() -> None:
+    def program(x: Any) -> Any:
+        def outer(c: Any, i: Any) -> Any:
+            def inner(d: Any, j: Any) -> Any:
+                return d * 0.5 + i * j * x[jnp.int32(i) + 1] + x[jnp.int32(j)], d[0]
+
+            return lax.scan(inner, c, jnp.arange(3.0))
+
+        return lax.scan(outer, jnp.zeros(3), jnp.arange(2.0))
+
+    agree(program, X)
+
+
+# ---- how it is lowered ---------------------------------------------------------------------------------------------
+def test_a_product_with_a_power_of_two_costs_one_truncation_or_nothing() -> None:
+    assert "mul" not in names(stages(lambda x: x * 0.25, X)["legal"])
+    assert names(stages(lambda x: x * 8.0, X)["final"]).count("trunc") == 0
+    assert names(stages(lambda x: (x @ Y.T) * 0.25, X)["final"]).count("trunc") == 1
+
+
+def test_the_gradient_of_relu_asks_the_sign_of_the_forward_pass() -> None:
+    found = stages(gradient(lambda x, y: jax.nn.relu(x @ y.T)), X, Y)["final"]
+    assert names(found).count("sign") == 1
+
+
+def test_the_gradient_of_a_maximum_asks_one_more_sign() -> None:
+    both = stages(lambda x, y: jax.value_and_grad(lambda x: (jnp.maximum(x, 0.0) * y).sum())(x), X, Y)["final"]
+    assert names(both).count("sign") == 2
+
+
+def test_the_gradient_of_softplus_is_logistic() -> None:
+    found = stages(gradient(lambda x, y: jax.nn.softplus(x)), X, Y)["final"]
+    assert depth(found) <= depth(stages(lambda x, y: jax.nn.sigmoid(x), X, Y)["final"]) + 1
+
+
+def test_what_is_spread_is_divided_by_before() -> None:
+    found = stages(lambda x: x / x.sum(1, keepdims=True), POSITIVE)["final"]
+    assert max(op.type.size for op in ops(found, "sign")) < 30 * len(POSITIVE)
+
+
+def test_a_mask_selects() -> None:
+    found = stages(lambda x, y: (x > 0).astype(jnp.float32) * y, X, Y)["final"]
+    assert [n for n in names(found) if n in ("sign", "select", "mul", "trunc", "inject")] == ["sign", "select"]
+
+
+def test_a_small_guard_of_a_root_is_raised_to_its_resolution() -> None:
+    out = evaluated(traced(lambda x: 1 / (jnp.sqrt(x) + 1e-8), np.zeros(2, np.float32)).graph, np.zeros(2))
+    assert np.all(out["out"] <= 2.0**9 * 1.01)
+
+
+def test_a_small_constant_is_not_zero() -> None:
+    out = evaluated(traced(lambda x: x + 1e-9, np.zeros(2, np.float32)).graph, np.zeros(2))
+    assert np.all(out["out"] == 2.0**-18)
+
+
+# ---- refusals ------------------------------------------------------------------------------------------------------
+REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
+    "sort": (lambda x: jnp.sort(x), r"primitive 'sort': is not supported on secret values; .*jnp.argmax|thresholds"),
+    "to integers": (lambda x: x.astype(jnp.int32), r"does not become an integer; compare it"),
+    "secret index": (lambda x: jnp.arange(4.0)[jnp.argmax(x, 1)], r"index depends on secret data; .*one_hot"),
+    "secret branch": (lambda x: lax.cond(x[0, 0] > 0, lambda x: x, lambda x: -x, x), r"jnp.where"),
+    "secret length": (lambda x: lax.while_loop(lambda c: c.sum() < 3, lambda c: c * 2, x), r"fixed number of turns"),
+    "infinity": (lambda x: jnp.where(x > 0, x, -jnp.inf), r"infinite or NaN; use a large number"),
+    "too large": (lambda x: x + 1e18, r"not below 2\^44"),
+    "secret exponent": (lambda x: x**x, r"constant exponent; write jnp.exp"),
+    "rounding": (lambda x: jnp.floor(x), r"let the owner of the data round it"),
+    "key": (lambda x: jax.random.key(x[0, 0].astype(jnp.int32)), r"does not become an integer"),
+    "debugging": (lambda x: (jax.debug.print("{}", x), x)[1], r"return the value as an output"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_with_the_line_and_a_way_around(name: str) -> None:
+    function, why = REFUSED[name]
+    with pytest.raises(CompileError, match=why) as caught:
+        traced(function, X)
+    assert str(caught.value).startswith("test_legalize.py:")
