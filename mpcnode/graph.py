@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 MAX_ELEMENTS = 1 << 32
+MAX_AXES = 32  # numpy's limit is 64, and a sharing has one more
 MAX_OPS = 1 << 20
 MAX_DEPTH = 8
 MAX_STEPS = 1 << 40  # iterations of one op, over all the loops around it: they address randomness
@@ -347,7 +348,6 @@ def _scale(args: Sequence[Op], op: Op) -> Type:
     """
     t = args[0].type
     _ring(t)
-    _need(-(1 << 63) <= op.integer("by") < 1 << 63, "by is no 64-bit integer")
     return t._replace(frac=t.frac + op.integer("frac"))
 
 
@@ -527,7 +527,9 @@ def infer(op: Op, args: Sequence[Op]) -> Type:
     found = row.rule(args, op)
     _need(0 <= found.frac < 64, f"binary point {found.frac} is outside 0 to 63")
     _need(
-        all(type(n) is int and n >= 0 for n in found.shape) and found.size <= MAX_ELEMENTS,
+        all(type(n) is int and n >= 0 for n in found.shape)
+        and len(found.shape) <= MAX_AXES
+        and found.size <= MAX_ELEMENTS,
         f"shape {list(found.shape)} is out of bounds",
     )
     return found

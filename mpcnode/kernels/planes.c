@@ -19,6 +19,8 @@ INLINE void copy_rows(uint64_t *to, size_t to_words, const uint64_t *from, size_
 }
 
 /* ---- bytes of 0 and 1 <-> bits ---- */
+typedef uint64_t quad __attribute__((vector_size(32), may_alias));
+
 typedef struct {
     uint64_t *plane;
     const uint8_t *bits;
@@ -26,12 +28,15 @@ typedef struct {
 } pack_bits_args;
 
 INLINE uint64_t pack_word(const uint8_t *bits) {
+    const quad place = {0, 8, 16, 24};
     uint64_t word = 0;
-    for (int byte = 0; byte < 8; byte++) {
-        uint64_t eight;
-        memcpy(&eight, bits + 8 * byte, 8);
-        /* the product brings bit 0 of byte i to bit 56 + i, without a carry */
-        word |= (eight * 0x0102040810204080u >> 56) << (8 * byte);
+    for (int half = 0; half < 2; half++) { /* bit 0 of byte i moves to bit i, in ever larger groups */
+        quad x;
+        memcpy(&x, bits + 32 * half, sizeof x);
+        x = (x | x >> 7) & 0x0003000300030003u;
+        x = (x | x >> 14) & 0x0000000f0000000fu;
+        x = ((x | x >> 28) & 0xff) << place;
+        word |= (x[0] | x[1] | x[2] | x[3]) << (32 * half);
     }
     return word;
 }
@@ -60,11 +65,13 @@ typedef struct {
 } unpack_bits_args;
 
 INLINE void unpack_word(uint8_t *bits, uint64_t word) {
-    for (int byte = 0; byte < 8; byte++) {
-        uint64_t copies = (word >> (8 * byte) & 0xff) * 0x0101010101010101u;
-        uint64_t one_each = copies & 0x8040201008040201u; /* byte i keeps bit i */
-        uint64_t eight = (one_each + 0x7f7f7f7f7f7f7f7fu) >> 7 & 0x0101010101010101u;
-        memcpy(bits + 8 * byte, &eight, 8);
+    const quad place = {0, 8, 16, 24};
+    for (int half = 0; half < 2; half++) { /* the same steps, backwards */
+        quad x = ((quad){0} + (word >> (32 * half))) >> place & 0xff;
+        x = (x | x << 28) & 0x0000000f0000000fu;
+        x = (x | x << 14) & 0x0003000300030003u;
+        x = (x | x << 7) & 0x0101010101010101u;
+        memcpy(bits + 32 * half, &x, sizeof x);
     }
 }
 
@@ -86,7 +93,6 @@ void mpc_unpack_bits(uint8_t *bits, const uint64_t *plane, int64_t elements) {
 }
 
 /* ---- numbers -> planes: 64 x 64 bit matrices, transposed by swapping ever smaller blocks ---- */
-typedef uint64_t quad __attribute__((vector_size(32), may_alias));
 typedef quad block[64][LINE / 4]; /* eight matrices side by side, one in each lane of a line */
 
 /* Three of the six stages on eight rows that stand `stride` apart: they stay in registers. */

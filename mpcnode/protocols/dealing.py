@@ -18,7 +18,8 @@ from mpcnode.protocols import Sharing
 from mpcnode.rounds import Array, Kernel, deal, exchange, par
 
 HELPER, FIRST = 0, 1  # ranks; the evaluators are 1 .. n
-TILE = 1 << 16  # elements: temporaries stay in cache, and a tile travels while the next one is computed
+TILE = 1032 * 64  # an odd number of cache lines a plane, so that planes do not compete for cache sets;
+# elements: temporaries stay in cache, and a tile travels while the next one is computed
 MASK, REVEAL, LEVEL, DEALT = (
     0,
     1,

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def perceptron(x: Any, y: Any) -> dict[str, Any]:
     sizes = (5, 8, 8, 3)
     params = [
         {"w": jnp.asarray(rng.normal(size=(m, n)), jnp.float32), "b": jnp.zeros(n)}
-        for m, n in zip(sizes, sizes[1:], strict=False)
+        for m, n in itertools.pairwise(sizes)
     ]
     optimizer = optax.sgd(0.01)
 

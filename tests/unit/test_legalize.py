@@ -28,6 +28,10 @@ def gradient(function: Callable[..., Any]) -> Callable[..., Any]:
     return jax.grad(lambda *args: jnp.sum(function(*args)))
 
 
+ACTIVATIONS: list[Callable[..., Any]] = [
+    *(jax.nn.relu, jax.nn.gelu, jax.nn.softplus, jax.nn.softmax, jax.nn.log_softmax, jax.nn.silu, jnp.tanh),
+    lambda x: jax.nn.gelu(x, approximate=False),
+]
 CASES: dict[str, tuple[Callable[..., Any], ...]] = {
     "sums": (lambda x, y: (x + y, x + C, 2.0 - x, x - y, -x, x.sum(), x.mean(0), jnp.cumsum(x, 1)),),
     "products": (lambda x, y: (x * y, x * C, x * 0.5, x * 4, x * 0.1, x * 3, x / 7, x / C, x * -1e-3, x * 1000.0),),
@@ -63,7 +67,7 @@ CASES: dict[str, tuple[Callable[..., Any], ...]] = {
     ),
     "gradients of extremes": (
         gradient(lambda x, y: jnp.maximum(x, 0.0) * y),
-        gradient(lambda x, y: jnp.maximum(x, y)),
+        gradient(jnp.maximum),
         gradient(lambda x, y: jnp.clip(x, -1, 1) * y),
         gradient(lambda x, y: jnp.abs(x) * y),
     ),
@@ -72,11 +76,7 @@ CASES: dict[str, tuple[Callable[..., Any], ...]] = {
         lambda x, y: (jax.nn.relu(x), jax.nn.gelu(x), jax.nn.gelu(x, approximate=False), jax.nn.softplus(x)),
         lambda x, y: (jax.nn.softmax(x), jax.nn.log_softmax(x), jax.nn.leaky_relu(x), jax.nn.silu(x), jax.nn.elu(x)),
     ),
-    "gradients of activations": tuple(
-        gradient(lambda x, y, f=f: f(x) * y)
-        for f in (jax.nn.relu, jax.nn.gelu, jax.nn.softplus, jax.nn.softmax, jax.nn.log_softmax, jax.nn.silu, jnp.tanh)
-    )
-    + (gradient(lambda x, y: jax.nn.gelu(x, approximate=False)),),
+    "gradients of activations": tuple(gradient(lambda x, y, f=f: f(x) * y) for f in ACTIVATIONS),
     "matrix products": (
         lambda x, y: (
             *(x @ y.T, x.T @ y, x @ C.T, C @ x.T, jnp.einsum("ij,ij->i", x, y), jnp.einsum("ij,ik->ijk", x, y)),
@@ -252,7 +252,7 @@ def test_a_small_constant_is_not_zero() -> None:
 
 # ---- refusals ------------------------------------------------------------------------------------------------------
 REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
-    "sort": (lambda x: jnp.sort(x), r"primitive 'sort': is not supported on secret values; .*jnp.argmax|thresholds"),
+    "sort": (jnp.sort, r"primitive 'sort': is not supported on secret values; .*jnp.argmax|thresholds"),
     "to integers": (lambda x: x.astype(jnp.int32), r"does not become an integer; compare it"),
     "secret index": (lambda x: jnp.arange(4.0)[jnp.argmax(x, 1)], r"index depends on secret data; .*one_hot"),
     "secret branch": (lambda x: lax.cond(x[0, 0] > 0, lambda x: x, lambda x: -x, x), r"jnp.where"),
@@ -260,7 +260,7 @@ REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
     "infinity": (lambda x: jnp.where(x > 0, x, -jnp.inf), r"infinite or NaN; use a large number"),
     "too large": (lambda x: x + 1e18, r"not below 2\^44"),
     "secret exponent": (lambda x: x**x, r"constant exponent; write jnp.exp"),
-    "rounding": (lambda x: jnp.floor(x), r"let the owner of the data round it"),
+    "rounding": (jnp.floor, r"let the owner of the data round it"),
     "key": (lambda x: jax.random.key(x[0, 0].astype(jnp.int32)), r"does not become an integer"),
     "debugging": (lambda x: (jax.debug.print("{}", x), x)[1], r"return the value as an output"),
 }

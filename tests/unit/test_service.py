@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import numpy as np
@@ -19,7 +19,7 @@ from mpcnode.graph import Graph, Kind, Op, Type
 from mpcnode.graph_wire import to_wire
 from mpcnode.grpc_links import METHOD
 from mpcnode.identity import create_identity
-from mpcnode.service import Server
+from mpcnode.service import Attempts, NodeService, Refused, Server
 from mpcnode.wire import node_pb2, node_pb2_grpc
 
 pytestmark = pytest.mark.usefixtures("wdbc")
@@ -283,17 +283,30 @@ def test_old_records_are_dropped(clerk: Clerk, node: Server, monkeypatch: pytest
     assert refusal(lambda: clerk.prepare("clinic_a", layer()))[0] is Status.ALREADY_EXISTS  # but not forgotten
 
 
-def test_watchers_are_limited(clerk: Clerk, node: Server) -> None:
-    clerk.prepare("clinic_a", layer())
-    watch, call = clerk.nodes["clinic_a"].Watch, node_pb2.WatchRequest(job="job", attempt=1)
-    watching = [watch(call, timeout=20) for _ in range(service.WATCHERS)]
-    for _ in range(50):  # until all of those have arrived
-        if refusal(lambda: next(watch(call, timeout=0.2)))[0] is Status.RESOURCE_EXHAUSTED:
-            break
-    else:
-        pytest.fail("nobody was refused")
-    clerk.nodes["clinic_a"].Abort(node_pb2.AbortRequest(job="job", attempt=1, cause="enough"), timeout=10)
-    assert [[event.WhichOneof("event") for event in one] for one in watching] == [["failed"]] * service.WATCHERS
+class Caller:
+    """A call that nobody gives up."""
+
+    def is_active(self) -> bool:
+        return True
+
+
+def test_watchers_are_limited(clerk: Clerk) -> None:
+    attempts = Attempts(clerk.members["clinic_a"], clerk.cluster, 10.0)
+    attempts.prepare(request(), lambda: True)
+    attempts.get("job", 1).abort("enough")
+    assert attempts.get("job", 1).ended.wait(10)
+    node, caller, call = (
+        NodeService(clerk.members["clinic_a"], attempts),
+        Caller(),
+        node_pb2.WatchRequest(job="job", attempt=1),
+    )
+    watching = [node.Watch(call, cast(Any, caller)) for _ in range(service.WATCHERS)]
+    for one in watching:
+        assert next(one).failed.cause == "enough"
+    with pytest.raises(Refused, match="8 calls watch already"):
+        next(node.Watch(call, cast(Any, caller)))
+    assert list(watching[0]) == []
+    assert next(node.Watch(call, cast(Any, caller))).failed.cause == "enough"
 
 
 def test_the_log_holds_no_secret(clerk: Clerk, node: Server, caplog: pytest.LogCaptureFixture) -> None:

@@ -22,6 +22,14 @@ INSTEAD = {
     "sin": "let the owner of the data compute it, or write a polynomial",
     "cos": "let the owner of the data compute it, or write a polynomial",
     "debug_callback": "return the value as an output to see it",
+    "debug_print": "return the value as an output to see it",
+    "reduce_window_max": "reshape, so that the windows are an axis, and take jnp.max over it",
+    "reduce_window_sum": "reshape, so that the windows are an axis, and take jnp.sum over it",
+    "reduce_prod": "write the product out",
+    "cumprod": "write a lax.scan",
+    "cummax": "write a lax.scan with jnp.maximum",
+    "atan2": "let the owner of the data compute it",
+    "ceil": "let the owner of the data round it",
     "pure_callback": "compute it inside of the program, or let the owner of the data do so",
 }
 
