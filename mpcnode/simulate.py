@@ -158,7 +158,8 @@ class SimulatedHooks(Hooks):
         found = self._data[op.text("owner"), op.text("dataset")]
         if isinstance(found, Mapping):
             found = np.stack([found[c] for c in op.texts("columns")], axis=1)
-        return ring.encode(found if found.ndim > 1 else found[:, None], op.type.frac)
+        rows = np.asarray(found)
+        return ring.encode(rows if rows.ndim > 1 else rows[:, None], op.type.frac)
 
 
 def decode(raw: Array, type: Type) -> Numbers:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from coordinator.lower.builder import Value
+from coordinator.lower.refine import refine
 from coordinator.lower.rewrite import Rewriter, Rule, until_still
 from mpcnode.graph import Graph, Op
 
@@ -26,7 +27,7 @@ MOVES = ("reshape", "transpose", "slice", "rev", "take", "dynamic_slice", "broad
 
 def late(graph: Graph, frac: int) -> Graph:
     """The graph with truncations as late as they are cheapest."""
-    return until_still(graph, RULES, frac)
+    return until_still(refine(until_still(graph, RULES, frac), frac), RULES, frac)
 
 
 def most_frac(r: Rewriter) -> int:
@@ -121,18 +122,25 @@ def concat(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
 
 # ---- factors -------------------------------------------------------------------------------------------------------
 def scale(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
-    """trunc(x)·2^j: j bits less are truncated, or none at all."""
+    """trunc(x)·c: the powers of two in c are bits that need not be truncated."""
     by, frac, bits = op.integer("by"), op.integer("frac"), truncated(r, args[0])
-    j = by.bit_length() - 1
-    if not bits or by < 2 or by != 1 << j or not (r.alone() or j >= bits):
+    twos = (by & -by).bit_length() - 1
+    if not bits or twos < 1 or not (r.alone() or twos >= bits):
         return None
-    x = r.arg(args[0])
-    if j < bits:
-        x, j = r.b.emit("trunc", x, by=bits - j), 0
-        frac -= by.bit_length() - 1
-    else:
-        frac, j = frac - bits, j - bits
-    return x if (j, frac) == (0, 0) else r.b.emit("scale", x, by=1 << j, frac=frac)
+    x, spared = r.arg(args[0]), min(twos, bits)
+    if spared < bits:
+        x = r.b.emit("trunc", x, by=bits - spared)
+    by, frac = by >> spared, frac - spared
+    return x if (by, frac) == (1, 0) else r.b.emit("scale", x, by=by, frac=frac)
+
+
+def public_product(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
+    """trunc(x)·c -> trunc(x·c) for a known c, to somebody who truncates it anyway."""
+    i = 1 if args[0].public else 0
+    by = truncated(r, args[i])
+    if not by or not args[1 - i].public or not asked(r) or op.type.frac + by > most_frac(r):
+        return None
+    return r.b.emit("trunc", r.b.emit("mul", r.arg(args[i]), args[1 - i]), by=by)
 
 
 def trunc(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
@@ -168,8 +176,8 @@ def _has_room(r: Rewriter, y: Value, factor: Op) -> bool:
 
 def _factor_first(r: Rewriter, op: Op, factor: Op, product: Value) -> Value | None:
     """trunc(c·trunc(x @ y)) -> trunc(x @ trunc(c·y)), if y has fewer elements than the product: the gradient of a layer
-    times the learning rate is truncated once.  c·y keeps as many more fraction bits as c is small, and so its precision,
-    and the product its room.
+    times the learning rate is truncated once.  c·y keeps as many more fraction bits as c is small, and so its
+    precision, and the product its room.
     """
     dot = r.op(r.arg(product))
     moved = None
@@ -235,6 +243,6 @@ def neg(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
 
 
 RULES: dict[str, Rule] = {
-    "add": sums, "sub": sums, "neg": neg, "sum": sum_, "concat": concat, "scale": scale, "trunc": trunc, "sign": sign,
+    "add": sums, "sub": sums, "neg": neg, "sum": sum_, "concat": concat, "scale": scale, "mul": public_product, "trunc": trunc, "sign": sign,
     **dict.fromkeys(("reshape", "transpose", "slice", "rev", "take", "dynamic_slice"), moves),
 }  # fmt: skip

@@ -18,14 +18,11 @@ from mpcnode.protocols import Sharing
 from mpcnode.rounds import Array, Kernel, deal, exchange, par
 
 HELPER, FIRST = 0, 1  # ranks; the evaluators are 1 .. n
-TILE = 1032 * 64  # an odd number of cache lines a plane, so that planes do not compete for cache sets;
-# elements: temporaries stay in cache, and a tile travels while the next one is computed
-MASK, REVEAL, LEVEL, DEALT = (
-    0,
-    1,
-    2,
-    16,
-)  # purposes of common randomness; LEVEL + i: a comparison's level i, DEALT + k: dealt value k
+# Elements of a tile: few enough that temporaries stay in cache and a tile travels while the next one is computed; an
+# odd number of cache lines a plane, so that planes do not compete for the same sets of a cache.
+TILE = 1032 * 64
+# Purposes of common randomness; LEVEL + i: masks of a comparison's level i, DEALT + k: shares of dealt value k.
+MASK, REVEAL, LEVEL, DEALT = 0, 1, 2, 16
 
 Like: TypeAlias = "tuple[npt.DTypeLike, tuple[int, ...]]"  # dtype and shape of a dealt value
 
