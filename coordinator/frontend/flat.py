@@ -159,7 +159,7 @@ def source_line(origin: Any, call: Call) -> str:
     if not users:
         return call.where
     # a library function is traced once, at its first call: its lines are right only where it is the user's
-    if call.where and call.name and all(f.function_name != call.name for f in users):
+    if call.where and call.name and all(f.function_name.split(".")[-1] != call.name for f in users):
         return call.where
     return f"{Path(users[0].file_name).name}:{users[0].line_num}"
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from coordinator.lower import simplify
 from coordinator.lower.builder import Value
 from coordinator.lower.refine import refine
 from coordinator.lower.rewrite import Rewriter, Rule, until_still
@@ -27,7 +28,12 @@ MOVES = ("reshape", "transpose", "slice", "rev", "take", "dynamic_slice", "broad
 
 def late(graph: Graph, frac: int) -> Graph:
     """The graph with truncations as late as they are cheapest."""
-    return until_still(refine(until_still(graph, RULES, frac), frac), RULES, frac)
+    for step in (RULES, simplify.RULES):
+        graph = until_still(graph, step, frac)
+    graph = refine(graph, frac)
+    for step in (simplify.RULES, RULES):
+        graph = until_still(graph, step, frac)
+    return graph
 
 
 def most_frac(r: Rewriter) -> int:
@@ -134,15 +140,6 @@ def scale(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
     return x if (by, frac) == (1, 0) else r.b.emit("scale", x, by=by, frac=frac)
 
 
-def public_product(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
-    """trunc(x)·c -> trunc(x·c) for a known c, to somebody who truncates it anyway."""
-    i = 1 if args[0].public else 0
-    by = truncated(r, args[i])
-    if not by or not args[1 - i].public or not asked(r) or op.type.frac + by > most_frac(r):
-        return None
-    return r.b.emit("trunc", r.b.emit("mul", r.arg(args[i]), args[1 - i]), by=by)
-
-
 def trunc(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
     """trunc(trunc(x)) -> trunc(x), also with a factor between the two that leaves room."""
     [x], by = args, op.integer("by")
@@ -243,6 +240,6 @@ def neg(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
 
 
 RULES: dict[str, Rule] = {
-    "add": sums, "sub": sums, "neg": neg, "sum": sum_, "concat": concat, "scale": scale, "mul": public_product, "trunc": trunc, "sign": sign,
+    "add": sums, "sub": sums, "neg": neg, "sum": sum_, "concat": concat, "scale": scale, "trunc": trunc, "sign": sign,
     **dict.fromkeys(("reshape", "transpose", "slice", "rev", "take", "dynamic_slice"), moves),
 }  # fmt: skip

@@ -1,13 +1,11 @@
 """Finer binary points for what loops average: the moments of Adam and momentum are carried with more fraction bits.
 
-An exponential average, carried = trunc(0.999·carried + 0.001·new), rounds in every step what is small to begin with, and
-1 / (1 - 0.999^t) then blows the rounding up.  Truncating a few bits less costs nothing, as long as all that read the
-carried value multiply it with something known: they have the room, and truncate afterwards anyway.
+An exponential average, carried = trunc(0.999·carried + 0.001·new), rounds in every step what is small to begin with,
+and 1 / (1 - 0.999^t) then blows the rounding up.  Truncating a few bits less costs nothing, as long as all that read
+the carried value multiply it with something known: they have the room, and truncate afterwards anyway.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from coordinator.lower.builder import Builder, Value
 from mpcnode.graph import Attr, Graph, Kind, Op
@@ -41,25 +39,26 @@ def averages(loop: Op, frac: int) -> dict[int, int]:
     for n in range(loop.integer("carry")):
         param, result = params[consts + n], body.outputs[n]
         op = body.ops[result]
-        bits = min(BITS, op.integer("by") - 1) if op.name == "trunc" else 0
-        if (
-            bits > 0
-            and op.type.frac == frac
-            and body.outputs.count(result) == 1
-            and _only_scaled(body, (param, result))
-        ):
-            found[n] = bits
+        lone = body.outputs.count(result) == 1 and param not in body.outputs
+        if op.name != "trunc" or op.type.frac != frac or not lone:
+            continue
+        readers = [reader for reader in body.ops if param in reader.args or result in reader.args]
+        fits = [
+            m for m in range(1, min(BITS, op.integer("by") - 1) + 1) if all(_fits(body, r, m, frac) for r in readers)
+        ]
+        if fits:
+            found[n] = fits[-1]
     return found
 
 
-def _only_scaled(body: Graph, values: Sequence[int]) -> bool:
-    """Is all that reads these values a product with something known?"""
-    readers = [op for op in body.ops if any(v in op.args for v in values)]
-    read_once = all(o not in body.outputs for o in values[:1])
-    return read_once and all(
-        op.name == "scale" or (op.name == "mul" and any(body.ops[a].type.kind is Kind.PUBLIC for a in op.args))
-        for op in readers
+def _fits(body: Graph, reader: Op, more: int, frac: int) -> bool:
+    """Is it a product with something known that has room for more bits, or takes as many off itself?"""
+    if reader.name == "scale" and reader.integer("by") % (1 << more) == 0:
+        return True
+    known = reader.name == "scale" or (
+        reader.name == "mul" and any(body.ops[a].type.kind is Kind.PUBLIC for a in reader.args)
     )
+    return known and reader.type.frac + more <= 2 * frac + BITS
 
 
 def _refined(b: Builder, loop: Op, args: list[Value], bits: dict[int, int]) -> Value:
@@ -71,27 +70,32 @@ def _refined(b: Builder, loop: Op, args: list[Value], bits: dict[int, int]) -> V
 
 
 def _body(loop: Op, bits: dict[int, int], frac: int) -> Graph:
-    """The body with finer carried values, truncated to what they were wherever they are read."""
+    """The body with finer carried values.  Parameters stand first."""
     body, consts = loop.body, loop.integer("consts")
+    results = {body.outputs[n]: more for n, more in bits.items()}
     b = Builder(frac)
-    fine = {consts + n: more for n, more in bits.items()}
-    results = {body.outputs[n]: (n, more) for n, more in bits.items()}
-    params: dict[int, Value] = {}
-    for i, op in enumerate(body.ops):  # parameters stand first
-        if op.name == "param":
-            more = fine.get(op.integer("index"), 0)
-            params[i] = b.emit("param", index=op.integer("index"), type=op.type._replace(frac=op.type.frac + more))
     new: list[Value] = []
-    outputs: dict[int, Value] = {}
+    fine: dict[int, int] = {}  # old numbers of finer values
     for i, op in enumerate(body.ops):
+        args = [new[a] for a in op.args]
+        more = [fine.get(a, 0) for a in op.args]
         with b.at(op.where):
-            if i in params:
-                more = fine.get(op.integer("index"), 0)
-                new.append(b.emit("trunc", params[i], by=more) if more else params[i])
+            if op.name == "param" and op.integer("index") - consts in bits:
+                fine[i] = bits[op.integer("index") - consts]
+                new.append(b.again(op._replace(type=op.type._replace(frac=op.type.frac + fine[i]))))
             elif i in results:
-                n, more = results[i]
-                outputs[n] = b.emit("trunc", new[op.args[0]], by=op.integer("by") - more)
-                new.append(b.emit("trunc", outputs[n], by=more))
+                fine[i] = results[i]
+                new.append(b.emit("trunc", args[0], by=op.integer("by") - fine[i]))
+            elif any(more):
+                new.append(_product(b, op, args, max(more)))
             else:
-                new.append(b.again(op, *(new[a] for a in op.args)))
-    return b.graph([outputs.get(n, new[o]) for n, o in enumerate(body.outputs)])
+                new.append(b.again(op, *args))
+    return b.graph([new[o] for o in body.outputs])
+
+
+def _product(b: Builder, op: Op, args: list[Value], more: int) -> Value:
+    """The product of a value that has `more` fraction bits now, with as many as it had before."""
+    by = op.integer("by") if op.name == "scale" else 1
+    if op.name == "scale" and by % (1 << more) == 0:
+        return b.emit("scale", *args, by=by >> more, frac=op.integer("frac") - more)
+    return b.emit("trunc", b.again(op, *args), by=more)

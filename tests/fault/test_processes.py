@@ -2,15 +2,18 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 
 import pytest
 from conftest import Clerk, layer
 
+from mpcnode.identity import split_address
 from mpcnode.wire import node_pb2
 
 pytestmark = pytest.mark.usefixtures("wdbc")
@@ -28,6 +31,8 @@ def processes(clerk: Clerk, tmp_path: Path) -> Iterator[Processes]:
         command += ["--cluster", str(tmp_path / "cluster.toml")]
         with (tmp_path / f"{name}.log").open("w") as log:
             made[name] = subprocess.Popen(command, stdout=log, stderr=log, text=True, env=dict(os.environ))
+    for name in made:
+        wait_until_served(clerk, name)
     clerk.begin(LONG, deadline_s=2.0)
     next(clerk.watch("clinic_a"))
     yield made
@@ -36,6 +41,19 @@ def processes(clerk: Clerk, tmp_path: Path) -> Iterator[Processes]:
             process.send_signal(signal.SIGCONT)
             process.kill()
         process.wait(10)
+
+
+def wait_until_served(clerk: Clerk, name: str) -> None:
+    """Sooner than gRPC, which takes longer and longer between two attempts to connect."""
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        try:
+            socket.create_connection(split_address(f"{clerk.cluster.card(name).address}"), timeout=5).close()
+        except ConnectionRefusedError:
+            Event().wait(0.05)
+        else:
+            return
+    pytest.fail(f"{name} does not serve")
 
 
 def test_a_killed_node_is_named_at_once(clerk: Clerk, processes: Processes) -> None:

@@ -109,7 +109,7 @@ def test_a_function_of_the_users_stands_where_it_is_written() -> None:
     def cube(x: Any) -> Any:
         return x * x * x
 
-    [line] = {op.where for op in ops(traced(lambda x: cube(x), X).graph, "mul")}  # noqa: PLW0108
+    [line] = {op.where for op in ops(traced(lambda x: cube(x) + 1, X).graph, "mul")}
     assert line == f"test_frontend.py:{cube.__wrapped__.__code__.co_firstlineno + 2}"
 
 
@@ -132,7 +132,9 @@ def adam(x: Any, y: Any) -> Any:
 
 def test_adam_on_random_batches() -> None:
     """The key, its permutations and the bias corrections 1 - b^t are scanned constants: no op computes them."""
-    found = agree(adam, X, Y, tolerance=0.02)
+    found = stages(adam, X, Y)
+    for out, want in zip(evaluated(found["final"], X, Y).values(), jax.tree.leaves(jax.jit(adam)(X, Y)), strict=True):
+        assert np.abs(out - want).max() < 2e-3
     body = loop(found["legal"])
     scanned = [op for op in body.ops if op.name == "param" and op.type.kind is Kind.PUBLIC]
     assert sorted(op.type.shape for op in scanned) == [(), (), (4,)]  # 1/(1 - b1^t), 1/(1 - b2^t), rows
