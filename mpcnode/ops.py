@@ -110,7 +110,7 @@ def _dynamic_update(c: Call) -> Array:
 
 
 def _lift(c: Call) -> Array:
-    x = c.args[0].astype(np.uint8) if c.op.type.kind is Kind.BIT else c.args[0]
+    x = (c.args[0] & np.uint64(1)).astype(np.uint8) if c.op.type.kind is Kind.BIT else c.args[0]
     return c.protocol.add_public(c.p, np.zeros((c.protocol.parts(c.p), *x.shape), x.dtype), x)
 
 
@@ -162,7 +162,8 @@ def _public_dot(c: Call) -> Array:
 def _bits(c: Call) -> tuple[Array, Array]:
     """A sharing of bits and public bits, in this order, of two arguments in any order."""
     x, y = c.args
-    return (x, y.astype(np.uint8)) if c.public(1) else (y, x.astype(np.uint8))
+    bits, public = (x, y) if c.public(1) else (y, x)
+    return bits, (public & np.uint64(1)).astype(np.uint8)  # whatever a graph says there, it counts mod 2
 
 
 def _xor(c: Call) -> Array:

@@ -36,7 +36,7 @@ def threads() -> int:
 # ---- ring products ---------------------------------------------------------------------------------------------------
 def matmul(a: U64, b: U64) -> U64:
     """a @ b mod 2^64.  a: [..., m, k], b: [..., k, n] with equal leading axes, any strides; result C-contiguous."""
-    product: U64 = np.matmul(a, b)
+    product: U64 = np.ascontiguousarray(np.matmul(a, b))
     return product
 
 

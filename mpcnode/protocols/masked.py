@@ -103,7 +103,7 @@ class Masked(Protocol):
 
     def reveal(self, p: Place, x: Sharing) -> Array | None:
         """{m} - λ_i + ζ_i with Σ ζ_i = 0 from the evaluators' pair keys: beyond their sum the parts are uniform, so a
-        recipient, even one that is an evaluator itself, learns x and no mask.  Local.
+        recipient, even one that is an evaluator itself, learns nothing that x and its own view do not imply.  Local.
         """
         if p.rank == HELPER:
             return None
@@ -306,5 +306,6 @@ def wrap_dtype(by: int) -> type[np.unsignedinteger]:
 def row_tiles(shape: tuple[int, ...]) -> list[slice]:
     """Cuts of axis -2 so that a tile has about TILE elements."""
     rows = shape[-2]
-    step = max(1, TILE * rows // max(1, int(np.prod(shape))))
+    row_elements = max(1, int(np.prod(shape)) // max(1, rows))
+    step = max(1, -(-TILE // row_elements))  # rounded up: tiles are numbered with 16 bits
     return [slice(a, min(a + step, rows)) for a in range(0, rows, step)] or [slice(0, 0)]
