@@ -15,7 +15,7 @@ from mpcnode.wire import peer_pb2
 
 MAX_DATA = 1 << 20  # bytes of array data in a frame
 MAX_FRAME = MAX_DATA + (1 << 16)  # with the headers of all its parts
-LARGE = 1 << 14  # bytes of a piece from which on copying costs more than protobuf saves
+LARGE = 1 << 18  # bytes of a piece from which on copying costs more than protobuf saves
 
 Data: TypeAlias = bytes | memoryview
 

@@ -27,7 +27,7 @@ from mpcnode.wire import peer_pb2
 
 METHOD = "/mpc.Peer/Exchange"
 POST_BYTES = 64 << 20  # written and not yet taken in by the peer: from there on `post` waits
-BATCH_BYTES = 1 << 16  # of small arrays, before they leave without being told to
+BATCH_BYTES = 1 << 19  # of small arrays, before they leave without being told to
 PIECE_BYTES = 64  # that a small array counts beyond its own
 MAX_SMALL = 1 << 14  # bytes of a frame without arrays
 MAX_CAUSE = 4096  # characters
@@ -90,12 +90,12 @@ class Outbox:
     def _gather(self, pieces: list[Piece], behind: deque[bytes | list[Piece] | None]) -> list[Piece]:
         """These small arrays and those that wait behind them, up to a frame full."""
         gathered, size = list(pieces), _size(pieces)
-        while size < BATCH_BYTES:
+        while size < frames.MAX_DATA:
             try:
                 item = self._queue.get_nowait()
             except Empty:
                 break
-            if not isinstance(item, list):
+            if not isinstance(item, list) or size + _size(item) > frames.MAX_DATA:
                 behind.append(item)
                 break
             gathered += item

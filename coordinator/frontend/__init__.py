@@ -9,18 +9,26 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from traceback import walk_tb
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from coordinator.frontend.emit import Block, Scope
-from coordinator.frontend.flat import flatten, prune
+from coordinator.frontend.emit import Block
+from coordinator.frontend.flat import flatten, prune, user_line
+from coordinator.frontend.scope import Scope
 from coordinator.jobfile import Input, Piece
 from coordinator.lower.builder import Builder, Value
-from coordinator.lower.rules import CompileError, Operand, Public, Site
+from coordinator.lower.rules import INSTEAD, CompileError, Operand, Public, Site
 from mpcnode.graph import Graph, Kind, Type, verify
 from mpcnode.ring import FRAC
+
+CONCRETE = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
 
 
 class Output(NamedTuple):
@@ -50,11 +58,14 @@ def trace(
 
     The function gets its inputs by name, if it has parameters of these names, else in their order; each is float32 or
     int32, [rows, columns] or [rows].  It returns a dict with the names of `outputs`, which say who learns each; values
-    may be any pytrees.  Raises CompileError for what cannot be computed on secret data.
+    may be any pytrees.  Raises CompileError for what cannot be computed on secret data, and for what it raises.
     """
     shapes = [_shape(item) for item in inputs.values()]
     call = _called_by(function, tuple(inputs))
-    closed, structure = jax.make_jaxpr(call, return_shape=True)(*shapes)
+    try:
+        closed, structure = jax.make_jaxpr(call, return_shape=True)(*shapes)
+    except Exception as error:
+        raise CompileError(_told(error)) from error
     results = _named(structure, outputs, getattr(function, "__name__", "the function"))
     flat, _ = prune(flatten(closed), [True] * len(closed.jaxpr.outvars))
     scope = Scope(frac)
@@ -67,6 +78,15 @@ def trace(
     graph = scope.builder.graph()
     verify(graph)
     return Traced(graph, tuple(leaves))
+
+
+def _told(error: Exception) -> str:
+    """What the user's function raised, in one sentence, behind its line."""
+    line = next((place for f, n in reversed(list(walk_tb(error.__traceback__))) if (place := user_line(f, n))), "")
+    place = f"{line}: " if line else ""
+    if isinstance(error, CONCRETE):
+        return f"{place}Python asks for the value of an array that is secret or traced; {INSTEAD['cond']}"
+    return f"{place}{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
 
 
 def _shape(item: Input) -> Any:

@@ -7,79 +7,17 @@ a step.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from coordinator.frontend import known
 from coordinator.frontend.flat import Equation, Flat
-from coordinator.frontend.visibility import known_outputs, known_variables, scan_carry
-from coordinator.lower.builder import Builder, Value
+from coordinator.frontend.scope import Scope
+from coordinator.frontend.visibility import known_variables, scan_carry
+from coordinator.lower.builder import Value
 from coordinator.lower.rules import INSTEAD, Operand, Public, Site, lower, refuse
-from mpcnode.graph import Graph, Kind
-
-
-class Argument(NamedTuple):
-    """What a loop's body gets from outside.  role: const, carry or scan."""
-
-    role: str
-    outer: Value
-    inner: Value
-
-
-class Scope:
-    """A graph under construction: the whole one, or the body of a loop in `parent`.  depth: loops around it."""
-
-    def __init__(self, frac: int, parent: Scope | None = None) -> None:
-        self.builder = Builder(frac)
-        self.parent = parent
-        self.depth: int = parent.depth + 1 if parent else 0
-        self.notes: dict[Value, tuple[Any, ...]] = {}
-        self._arguments: list[Argument] = []
-        self._captured: dict[tuple[Value, str], Value] = {}
-
-    def place(self, ring: npt.NDArray[np.int64], frac: int, over: tuple[int, ...]) -> Value:
-        """Known ring elements as a public value; the leading axes are the steps of the loops in `over`."""
-        if not over:
-            return self.builder.raw(ring, frac)
-        assert self.parent is not None
-        outer = self.parent.place(ring, frac, tuple(loop for loop in over if loop != self.depth))
-        role = "scan" if self.depth in over else "const"
-        if (outer, role) not in self._captured:
-            self._captured[outer, role] = self.argument(role, outer)
-        return self._captured[outer, role]
-
-    def argument(self, role: str, outer: Value) -> Value:
-        """A value of the graph around as a parameter of this body."""
-        shape = outer.shape[1:] if role == "scan" else outer.shape
-        inner = self.builder.emit("param", index=len(self._arguments), type=outer.type._replace(shape=shape))
-        self._arguments.append(Argument(role, outer, inner))
-        return inner
-
-    def loop(self, carried: Sequence[Value], stacked: Sequence[Value], length: int, reverse: bool) -> list[Value]:
-        """Close this body with its results; the loop's results, in the parent."""
-        assert self.parent is not None
-        body = self.builder.graph([*carried, *stacked])
-        order = [a for role in ("const", "carry", "scan") for a in self._arguments if a.role == role]
-        consts = sum(a.role == "const" for a in order)
-        b = self.parent.builder
-        body = _parameters_first(body, [a.inner.number for a in order])
-        b = self.parent.builder
-        loop = b.emit(
-            "loop", *(a.outer for a in order),
-            length=length, reverse=int(reverse), consts=consts, carry=len(carried), body=body,
-        )  # fmt: skip
-        return [b.emit("get", loop, index=i) for i in range(len(body.outputs))]
-
-
-def _parameters_first(body: Graph, order: Sequence[int]) -> Graph:
-    """The same body with these parameters in front, in this order."""
-    rest = [i for i in range(len(body.ops)) if i not in set(order)]
-    number = {old: new for new, old in enumerate([*order, *rest])}
-    ops = [body.ops[old]._replace(attrs={"index": i}) for i, old in enumerate(order)]
-    ops += [body.ops[old]._replace(args=tuple(number[a] for a in body.ops[old].args)) for old in rest]
-    return Graph(tuple(ops), tuple(number[o] for o in body.outputs))
+from mpcnode.graph import Kind
 
 
 def _producers(flat: Flat) -> dict[int, Equation]:
@@ -171,20 +109,16 @@ class Block:
         return Site(e.name, e.params, shapes, kinds, e.where, self.scope, positions)
 
     def equation(self, e: Equation, operands: list[Operand]) -> Sequence[Operand | None]:
-        if not any(isinstance(o, Value) for o in operands):  # a rule found out that its result is known
+        """The results; None for those that were known from the start."""
+        if not any(isinstance(o, Value) for o in operands):  # a rule has found its result known
             return self.late(e, operands, e.outputs)
-        if e.name == "scan":
-            results = self.scan(e, operands)
-            missing = [v for v, r in zip(e.outputs, results, strict=True) if r is None and v not in self.known]
-            found = iter(self.late(e, operands, missing))
-            return [
-                r if r is not None or v in self.known else next(found) for v, r in zip(e.outputs, results, strict=True)
-            ]
-        if e.name == "while":
-            return self.repeat(e, operands)
-        if e.name == "cond":
-            return self.branch(e, operands)
-        return lower(self.site(e), operands)
+        control = {"scan": self.scan, "while": self.repeat, "cond": self.branch}
+        if e.name not in control:
+            return lower(self.site(e), operands)
+        results = control[e.name](e, operands)
+        missing = [v for v, r in zip(e.outputs, results, strict=True) if r is None and v not in self.known]
+        found = dict(zip(missing, self.late(e, operands, missing), strict=True)) if missing else {}
+        return [found.get(v, r) for v, r in zip(e.outputs, results, strict=True)]
 
     def late(self, e: Equation, operands: Sequence[Operand], wanted: Sequence[int]) -> list[Operand]:
         """Outputs that turned out to be known while the graph was written."""
@@ -195,63 +129,46 @@ class Block:
 
     # ---- control ---------------------------------------------------------------------------------------------------
     def scan(self, e: Equation, operands: Sequence[Operand]) -> list[Operand | None]:
-        """A loop that carries and stacks what is secret.  The results that are known are left to `given`."""
-        consts, carry, body = e.params["num_consts"], e.params["num_carry"], e.bodies[0]
-        length = int(e.params["length"])
-        if length == 0:
+        """A loop that carries and stacks what is secret."""
+        plan, body = Plan.of(e, operands), e.bodies[0]
+        if not e.params["length"]:
             refuse(e.where, "scan", "takes no step")
-        flags = [isinstance(o, Public) for o in operands]
-        carried = scan_carry(e, flags)
-        still = [body.outputs[i] == body.inputs[consts + i] for i in range(carry)]
-        roles = [
-            *["const"] * consts,
-            *("const" if s else "carry" for s in still),
-            *["scan"] * (len(flags) - consts - carry),
-        ]
         inner = Scope(self.scope.builder.frac, self.scope)
-        known_inputs = [*flags[:consts], *carried, *flags[consts + carry :]]
-        given = self.scan_values(e, operands, roles, known_inputs, inner.depth)
-        site = self.site(e)
+        given = self.scan_values(e, operands, plan, inner.depth)
         inputs: list[Operand | None] = []
-        for v, role, operand, seen in zip(body.inputs, roles, operands, known_inputs, strict=True):
+        for v, role, operand, seen in zip(body.inputs, plan.roles, operands, plan.known, strict=True):
             if seen:
                 inputs.append(given.get(v))
-                continue
-            kind = Kind.BIT if body.variables[v].kind == "b" else Kind.ARITH
-            inputs.append(inner.argument(role, self.scope.builder.lift(site.value(operand), kind)))
+            else:
+                inputs.append(inner.argument(role, self.shared(self.scope, e, operand, body.variables[v].kind)))
         results = Block(inner, body, inputs, given).run()
-        secret = [v not in known_variables(body, known_inputs) for v in body.outputs]
-        shared = [self._shared(inner, site, r, body.variables[v].kind) if s else None
-                  for r, v, s in zip(results, body.outputs, secret, strict=True)]  # fmt: skip
-        moving = [s and not (i < carry and still[i]) for i, s in enumerate(secret)]
-        after = [v for i, v in enumerate(shared) if v is not None and moving[i] and i < carry]
-        stacked = [v for i, v in enumerate(shared) if v is not None and i >= carry]
-        found = iter(inner.loop(after, stacked, length, e.params["reverse"]) if after or stacked else ())
-        return [
-            next(found) if moving[i] else operands[consts + i] if i < carry and still[i] else None
-            for i in range(len(secret))
+        shared = [
+            self.shared(inner, e, r, body.variables[v].kind) if r is not None and moves else None
+            for v, r, moves in zip(body.outputs, results, plan.moving, strict=True)
         ]
+        carried, stacked = ([v for v in part if v is not None] for part in (shared[: plan.carry], shared[plan.carry :]))
+        found = iter(
+            inner.loop(carried, stacked, e.params["length"], e.params["reverse"]) if carried or stacked else ()
+        )
+        unmoved = [operands[plan.consts + i] if s else None for i, s in enumerate(plan.still)]
+        unmoved += [None] * (len(shared) - plan.carry)
+        return [next(found) if moves else other for moves, other in zip(plan.moving, unmoved, strict=True)]
 
-    def _shared(self, inner: Scope, site: Site, result: Operand | None, kind: str) -> Value:
-        """A result of a loop's body as a shared value."""
-        assert result is not None
-        value = site._replace(scope=inner).value(result)
-        return inner.builder.lift(value, Kind.BIT if kind == "b" else Kind.ARITH)
+    def shared(self, scope: Scope, e: Equation, operand: Operand, kind: str) -> Value:
+        """The operand as a shared value in that scope, as a loop carries and stacks it."""
+        value = self.site(e)._replace(scope=scope).value(operand)
+        return scope.builder.lift(value, Kind.BIT if kind == "b" else Kind.ARITH)
 
-    def scan_values(
-        self, e: Equation, operands: Sequence[Operand], roles: Sequence[str], known_inputs: Sequence[bool], depth: int
-    ) -> dict[int, Public]:
+    def scan_values(self, e: Equation, operands: Sequence[Operand], plan: Plan, depth: int) -> dict[int, Public]:
         """The known variables that a scan's body reads: stacks over its steps, but for those that no step changes."""
         body = e.bodies[0]
-        known_body = known_variables(body, known_inputs)
         given = constants(body)
-        for v, role, operand in zip(body.inputs, roles, operands, strict=True):
-            if isinstance(operand, Public) and v in known_body and role != "carry":
-                loops = (*operand.over, depth) if role == "scan" else operand.over
-                given[v] = operand._replace(over=loops)
-        fixed = [v in known_body and role == "const" for v, role in zip(body.inputs, roles, strict=True)]
+        for v, role, operand, seen in zip(body.inputs, plan.roles, operands, plan.known, strict=True):
+            if isinstance(operand, Public) and seen and role != "carry":
+                given[v] = operand._replace(over=(*operand.over, depth) if role == "scan" else operand.over)
+        fixed = [seen and role == "const" for role, seen in zip(plan.roles, plan.known, strict=True)]
         invariant = known_variables(body, fixed)
-        wanted = demanded(body, known_body, ())
+        wanted = demanded(body, known_variables(body, plan.known), ())
         given |= known.evaluate(body, given, [v for v in wanted if v in invariant])
         varying = [v for v in wanted if v not in given]
         if varying:
@@ -260,11 +177,10 @@ class Block:
                 given[v] = p._replace(over=(*p.over, depth))
         return given
 
-    def repeat(self, e: Equation, operands: Sequence[Operand]) -> Sequence[Operand | None]:
+    def repeat(self, e: Equation, operands: Sequence[Operand]) -> list[Operand | None]:
         """A while loop that turns a known number of times, as a scan over nothing."""
         a, b = e.params["cond_nconsts"], e.params["body_nconsts"]
-        publics = [o if isinstance(o, Public) else None for o in operands]
-        turns = known.count_turns(e, publics)
+        turns = known.count_turns(e, [o if isinstance(o, Public) else None for o in operands])
         if turns is None:
             refuse(e.where, "while", "the number of turns depends on secret data", INSTEAD["while"])
         number = turns.scalar
@@ -276,32 +192,49 @@ class Block:
         scan = e._replace(name="scan", inputs=e.inputs[a:], params=params, bodies=e.bodies[1:])
         return self.scan(scan, operands[a:])
 
-    def branch(self, e: Equation, operands: Sequence[Operand]) -> Sequence[Operand | None]:
+    def branch(self, e: Equation, operands: Sequence[Operand]) -> list[Operand | None]:
         """A cond: the branch that is known to be taken; all, and a known choice, if it changes from step to step."""
         index = operands[0]
         if not isinstance(index, Public):
             refuse(e.where, "cond", "the choice of a branch depends on secret data", INSTEAD["cond"])
-        number = index.scalar
+        number, last = index.scalar, len(e.bodies) - 1
         if number is not None:
-            taken = e.bodies[int(np.clip(number, 0, len(e.bodies) - 1))]
-            return Block(self.scope, taken, operands[1:]).run()
+            return Block(self.scope, e.bodies[min(max(int(number), 0), last)], operands[1:]).run()
         results = [Block(self.scope, branch, operands[1:]).run() for branch in e.bodies]
+        steps = np.clip(np.asarray(index.array), 0, last)
         chosen: list[Operand | None] = []
-        for i, v in enumerate(e.outputs):
-            if v in self.known:
-                chosen.append(None)
-                continue
+        for v, cases in zip(e.outputs, zip(*results, strict=True), strict=True):
             site = self.site(e._replace(name="select_n", outputs=(v,)))
-            shape = (*index.array.shape, *(1,) * len(site.shape))
-            wide = np.clip(np.asarray(index.array), 0, len(e.bodies) - 1).reshape(shape)
-            cases = [r[i] for r in results]
-            which = index._replace(array=np.broadcast_to(wide, (*index.array.shape, *site.shape)), kind="i")
-            chosen += lower(site, [which, *(c for c in cases if c is not None)])
+            wide = np.broadcast_to(steps.reshape(*steps.shape, *(1,) * len(site.shape)), (*steps.shape, *site.shape))
+            which = Public(wide, index.over, "i")
+            chosen += [None] if v in self.known else lower(site, [which, *(c for c in cases if c is not None)])
         return chosen
+
+
+class Plan(NamedTuple):
+    """How a scan's inputs enter the body (const, carry or scan; a carried value that no step changes is a const), which
+    of them are known, which carried values no step changes, and which outputs the loop makes.
+    """
+
+    consts: int
+    carry: int
+    roles: list[str]
+    known: list[bool]
+    still: list[bool]
+    moving: list[bool]
+
+    @classmethod
+    def of(cls, e: Equation, operands: Sequence[Operand]) -> Plan:
+        consts, carry, body = e.params["num_consts"], e.params["num_carry"], e.bodies[0]
+        flags = [isinstance(o, Public) for o in operands]
+        scanned = flags[consts + carry :]
+        known = [*flags[:consts], *scan_carry(e, flags), *scanned]
+        still = [body.outputs[i] == body.inputs[consts + i] for i in range(carry)]
+        roles = [*["const"] * consts, *("const" if s else "carry" for s in still), *["scan"] * len(scanned)]
+        seen = known_variables(body, known)
+        moving = [v not in seen and not (i < carry and still[i]) for i, v in enumerate(body.outputs)]
+        return cls(consts, carry, roles, known, still, moving)
 
 
 def constants(flat: Flat) -> dict[int, Public]:
     return {v: Public(value, (), flat.variables[v].kind) for v, value in flat.constants.items()}
-
-
-__all__ = ["Block", "Scope", "demanded", "known_outputs"]

@@ -10,6 +10,7 @@ import sysconfig
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
 
 import jax
@@ -149,6 +150,12 @@ def _library_folders() -> tuple[str, ...]:
     paths = sysconfig.get_paths()
     own = Path(__file__).parents[1]
     return tuple({*(paths[key] for key in ("purelib", "platlib", "stdlib")), str(own)})
+
+
+def user_line(frame: FrameType, line: int) -> str:
+    """file:line of a frame of the user's program; nothing for a library's."""
+    name = frame.f_code.co_filename
+    return "" if name.startswith(_library_folders()) else f"{Path(name).name}:{line}"
 
 
 def source_line(origin: Any, call: Call) -> str:

@@ -16,6 +16,7 @@ from coordinator.frontend import CompileError, Input, Output, Piece, known, trac
 from coordinator.frontend.flat import flatten, prune
 from coordinator.frontend.visibility import known_outputs, known_variables
 from mpcnode.graph import Graph, Kind
+from mpcnode.simulate import simulate
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(2, 6, 3)).astype(np.float32)
@@ -43,8 +44,9 @@ def test_pieces_are_stacked_and_columns_squeezed() -> None:
     graph = trace(program, inputs, {"out": ("analyst",)}).graph
     assert [str(op.type) for op in ops(graph, "input")] == ["arith.18 [4,2]", "arith.18 [2,2]", "arith.0 [6,1]"]
     assert [op.text("owner") for op in ops(graph, "input")] == ["owner_0", "owner_1", "owner_0"]
-    data = {("owner_0", "data"): {"a": X[:4, 0], "b": X[:4, 1], "l": np.arange(6)}}
-    assert data
+    halves = {"owner_0": X[:4], "owner_1": X[4:]}
+    data = {(owner, "data"): {"a": x[:, 0], "b": x[:, 1], "l": np.arange(6)} for owner, x in halves.items()}
+    assert np.allclose(simulate(graph, data).outputs["out"], X[:, 0] * np.arange(6), atol=1e-4)
 
 
 def test_arguments_by_name_or_by_order() -> None:
@@ -87,6 +89,19 @@ def test_outputs_that_do_not_match_the_job(result: Any, why: str) -> None:
 
 def test_a_known_result_is_revealed_all_the_same() -> None:
     assert evaluated(traced(lambda x: jnp.arange(3.0) / 2, X).graph, X)["out"].tolist() == [0, 0.5, 1]
+
+
+@pytest.mark.parametrize(
+    ("result", "why"),
+    [
+        (lambda x: {"out": x if x[0, 0] > 0 else -x}, "Python asks for the value of an array .*; .*jnp.where"),
+        (lambda x: {"out": x @ x}, "TypeError: dot_general requires contracting dimensions"),
+        (lambda x: {"out": x[int(x[0, 0])]}, "Python asks for the value"),
+    ],
+)
+def test_what_the_function_raises_is_told_with_its_line(result: Any, why: str) -> None:
+    with pytest.raises(CompileError, match=rf"^test_frontend.py:{result.__code__.co_firstlineno}: {why}"):
+        trace(result, {"x": table(3)}, {"out": ("r",)})
 
 
 # ---- where it stands -----------------------------------------------------------------------------------------------

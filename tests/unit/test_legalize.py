@@ -240,6 +240,17 @@ def test_a_mask_selects() -> None:
     assert [n for n in names(found) if n in ("sign", "select", "mul", "trunc", "inject")] == ["sign", "select"]
 
 
+def test_rows_are_looked_up_by_secret_numbers_without_truncation() -> None:
+    found = agree(lambda i, x: jax.nn.one_hot(i, 4) @ x, LABELS, X)["final"]
+    assert names(found).count("trunc") == 0
+
+
+def test_dropout_is_a_known_mask() -> None:
+    keep = jax.random.bernoulli(jax.random.key(0), 0.5, X.shape)
+    found = agree(lambda x: jnp.where(keep, x / 0.5, 0.0), X)["final"]
+    assert [n for n in names(found) if n in ("select", "trunc", "sign")] == []
+
+
 def test_a_small_guard_of_a_root_is_raised_to_its_resolution() -> None:
     out = evaluated(traced(lambda x: 1 / (jnp.sqrt(x) + 1e-8), np.zeros(2, np.float32)).graph, np.zeros(2))
     assert np.all(out["out"] <= 2.0**9 * 1.01)
@@ -252,7 +263,10 @@ def test_a_small_constant_is_not_zero() -> None:
 
 # ---- refusals ------------------------------------------------------------------------------------------------------
 REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
-    "sort": (lambda x: jnp.sort(x) + 1, r"primitive 'sort': is not supported on secret values; .*jnp.argmax|thresholds"),
+    "sort": (
+        lambda x: jnp.sort(x) + 1,
+        r"primitive 'sort': is not supported on secret values; .*jnp.argmax|thresholds",
+    ),
     "to integers": (lambda x: x.astype(jnp.int32), r"does not become an integer; compare it"),
     "secret index": (lambda x: jnp.arange(4.0)[jnp.argmax(x, 1)], r"index depends on secret data; .*one_hot"),
     "secret branch": (lambda x: lax.cond(x[0, 0] > 0, lambda x: x, lambda x: -x, x), r"jnp.where"),

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from coordinator.lower.builder import Value
+from coordinator.lower.rules.arithmetic import lifted_bit
 from coordinator.lower.rules.registry import Operand, Public, Site, rule
 from coordinator.lower.rules.structure import padded
 
@@ -17,8 +18,10 @@ def _others(rank: int, *groups: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _factor(s: Site, x: Operand) -> Value:
+    """Known numbers with the bits that they need; bits as the integers 0 and 1, which leave nothing to truncate."""
     if not isinstance(x, Public):
-        return x
+        bit = lifted_bit(s, x)
+        return x if bit is None else s.b.emit("inject", bit)
     return s.value(x) if s.kind == "i" else s.factor(x, x.shape)
 
 
