@@ -60,7 +60,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        self._channel.close()
+        tls.let_go(self._channel)
 
     # ---- before a job -----------------------------------------------------------------------------------------------
     def schemas(self) -> list[wire.PartySchemas]:

@@ -161,7 +161,9 @@ class LocalCluster:
         card = self.cluster.card(name)
         assert card.address is not None
         until = time.monotonic() + deadline_s
-        with tls.channel(self.identities["coordinator"], self.cluster, name) as channel:
+        with contextlib.ExitStack() as stack:
+            channel = tls.channel(self.identities["coordinator"], self.cluster, name)
+            stack.callback(tls.let_go, channel)
             check = channel.unary_unary(
                 "/grpc.health.v1.Health/Check",
                 request_serializer=health_pb2.HealthCheckRequest.SerializeToString,

@@ -59,7 +59,8 @@ def _end_with_parent() -> None:
     """Stop politely once standard input closes: whoever started this process has ended, however that came about."""
     while os.read(sys.stdin.fileno(), 1 << 10):
         pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    # to the main thread: one that another thread takes does not wake it from its wait
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
 
 def main() -> None:

@@ -470,13 +470,14 @@ def test_what_is_posted_can_be_taken_at_the_other_end() -> None:
 
 def test_posting_waits_for_a_peer_that_takes_in_nothing(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grpc_links, "POST_BYTES", 50_000)
-    wire.link.post(Channel.ROUND, 1, np.zeros(50_000, np.uint8), 0.0)
+    large = np.zeros(frames.LARGE, np.uint8)
+    wire.link.post(Channel.ROUND, 1, large, 0.0)
     with pytest.raises(Late):
-        wire.link.post(Channel.ROUND, 2, np.zeros(50_000, np.uint8), 0.01)
+        wire.link.post(Channel.ROUND, 2, large, 0.01)
     reader = iter(wire.link.outbox)
     next(reader)
     Thread(target=lambda: next(reader, None), daemon=True).start()  # asks for the next: the first is on its way
-    wire.link.post(Channel.ROUND, 2, np.zeros(50_000, np.uint8), 5.0)
+    wire.link.post(Channel.ROUND, 2, large, 5.0)
 
 
 def test_the_reader_stops_while_too_much_was_dealt(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
