@@ -42,6 +42,9 @@ from mpcnode.protocols.dealing import (
 from mpcnode.rounds import Array, exchange
 
 
+ROWS = 256  # of a tile of a matrix product, at least: each tile packs the other factor anew
+
+
 class Masked(Protocol):
     """See the module's head.  H holds 1 part (λ), an evaluator 2 (m, λ_i)."""
 
@@ -304,8 +307,8 @@ def wrap_dtype(by: int) -> type[np.unsignedinteger]:
 
 
 def row_tiles(shape: tuple[int, ...]) -> list[slice]:
-    """Cuts of axis -2 so that a tile has about TILE elements."""
+    """Cuts of axis -2 so that a tile has about TILE elements, and not less than ROWS rows."""
     rows = shape[-2]
     row_elements = max(1, int(np.prod(shape)) // max(1, rows))
-    step = max(1, -(-TILE // row_elements))  # rounded up: tiles are numbered with 16 bits
+    step = max(ROWS, -(-TILE // row_elements))  # rounded up: tiles are numbered with 16 bits
     return [slice(a, min(a + step, rows)) for a in range(0, rows, step)] or [slice(0, 0)]
