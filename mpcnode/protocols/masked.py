@@ -41,7 +41,6 @@ from mpcnode.protocols.dealing import (
 )
 from mpcnode.rounds import Array, exchange
 
-
 ROWS = 256  # of a tile of a matrix product, at least: each tile packs the other factor anew
 
 
