@@ -1,10 +1,8 @@
 """What several kinds of tests need: a small cluster on this machine, and parties in threads."""
 
 import itertools
-import socket
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from threading import Thread
 from typing import Any, NamedTuple, TypeAlias
@@ -12,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import pytest
 
+from coordinator.local import free_ports
 from coordinator.lower.builder import Builder, Value
 from mpcnode import protocols, simulate, tls
 from mpcnode.cluster import Cluster
@@ -27,15 +26,6 @@ from mpcnode.service import Server
 from mpcnode.wire import node_pb2, node_pb2_grpc
 
 Members: TypeAlias = tuple[dict[str, Identity], Cluster]
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, all different."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 @pytest.fixture
