@@ -81,6 +81,7 @@ class Links:
         self.waited_s: dict[int, float] = defaultdict(float)  # by rank
         self.all_waited_s = 0.0
         self.busy: int | str = "the start"  # the op, or the phase without one
+        self._in_step = False  # this party has taken something, so it goes no faster than who sent it
         self._links: dict[int, Link] = {}
         self._why: Cause | None = None
         self._lock = Lock()
@@ -159,7 +160,7 @@ class Links:
 
     def take(self, channel: Channel, recv: Recv) -> Array:
         """The array that is due.  Raises LinkError when it is late or another came, Ended."""
-        self.busy = recv.op
+        self.busy, self._in_step = recv.op, True
         intake = self._links[recv.peer].intake
         try:
             return self._patiently(recv.peer, lambda s: intake.take(channel, recv, s), "nothing came")
@@ -204,15 +205,16 @@ class Links:
     def _part(self) -> None:
         """Say goodbye, and wait until every peer has: only then nobody needs this side any more.
 
-        This wait alone has no deadline, since a helper is done long before the others.  It ends with the link, and
-        who works until then has deadlines.
+        Who was in step with others has them done within the deadline too.  A helper, which takes nothing and is done
+        long before them, waits as long as its links live: gRPC's keepalive ends those of a peer that is gone or frozen.
         """
         self.busy = "the end"
         for link in self._links.values():
             link.flush()
             link.close(None)
         for link in self._links.values():
-            link.intake.done.wait()
+            if not link.intake.done.wait(self.deadline_s if self._in_step else None):
+                raise LinkError(link.peer, self.where, f"it has not said that it is done for {self.deadline_s:g} s")
         if self._why is not None:
             raise Ended(self._why)
         for link in self._links.values():

@@ -332,6 +332,25 @@ def test_what_nobody_took_is_noticed_at_the_end(run_together: Run) -> None:
     assert told[0].ended.why.text == "a: the link to b failed at the end: it sent more than was due"
 
 
+def test_a_peer_in_step_that_never_says_goodbye_is_named(run_together: Run) -> None:
+    done = Event()
+
+    async def taker() -> None:
+        try:
+            await exchange((), [due()])
+        finally:
+            done.set()
+
+    async def lingers() -> None:
+        await exchange([Send(0, np.zeros(4, np.uint64), 7)])
+        done.wait(5)  # the taker has all that it wants; this side is busy for longer than anybody waits
+        assert not Event().wait(0.6)
+
+    told = run_together([taker(), lingers()], deadline_s=0.2)
+    assert told[0].ended.why.text == "a: the link to b failed at the end: it has not said that it is done for 0.2 s"
+    assert told[1].ended.why == told[0].ended.why
+
+
 def test_a_link_that_comes_after_the_end_is_told() -> None:
     links = Links("a", str, 1.0)
     links.end(Cause("over"))
