@@ -28,6 +28,8 @@ MAX_ELEMENTS = 1 << 32
 MAX_AXES = 32  # numpy's limit is 64, and a sharing has one more
 MAX_OPS = 1 << 20
 MAX_DEPTH = 8
+MAX_FRAC = 127  # products of small numbers have more fraction bits than the ring has
+TOP = 63  # the bit of the sign
 MAX_STEPS = 1 << 40  # iterations of one op, over all the loops around it: they address randomness
 
 
@@ -70,9 +72,9 @@ class Op(NamedTuple):
     type: Type
     where: str = ""  # file:line of the user's function, for messages and profiles; no part of the digest
 
-    def integer(self, key: str) -> int:
-        """The attribute of that name, which the op table says is an integer."""
-        value = self.attrs[key]
+    def integer(self, key: str, default: int | None = None) -> int:
+        """The attribute of that name, which the op table says is an integer; the default if it is left out."""
+        value = self.attrs[key] if default is None else self.attrs.get(key, default)
         assert isinstance(value, int)
         return value
 
@@ -386,9 +388,11 @@ def _not(args: Sequence[Op], op: Op) -> Type:
 
 
 def _sign(args: Sequence[Op], op: Op) -> Type:
-    """The bit x < 0, where the lowest `lo` bits of x may be passed over (right but within 2^lo of zero)."""
+    """The bit x < 0, where the lowest `lo` bits of x may be passed over (right but within 2^lo of zero), and so may
+    those above bit `top` (right for |x| < 2^top - 2^lo only: who writes it knows that range).
+    """
     _need(args[0].type.kind is ARITH, "wants an arith value")
-    _need(0 <= op.integer("lo") <= 62, "lo must be 0 to 62")
+    _need(0 <= op.integer("lo") < op.integer("top", TOP) <= TOP, "wants 0 <= lo < top <= 63")
     return Type(BIT, 0, args[0].type.shape)
 
 
@@ -447,12 +451,13 @@ def _get(args: Sequence[Op], op: Op) -> Type:
 
 class Row(NamedTuple):
     """What the op table knows of an op: how many arguments (None: one and more), its attributes, how its type
-    follows.
+    follows, and attributes that may be left out.
     """
 
     arity: int | None
     attrs: Mapping[str, type]
     rule: Rule
+    optional: Mapping[str, type] = {}
 
 
 INTS, STRS = tuple, list  # markers of the table: a tuple of integers, a tuple of strings
@@ -489,7 +494,7 @@ OPS: dict[str, Row] = {
     "and": Row(2, {}, _xor),
     "or": Row(2, {}, _xor),
     "not": Row(1, {}, _not),
-    "sign": Row(1, {"lo": int}, _sign),
+    "sign": Row(1, {"lo": int}, _sign, {"top": int}),
     "inject": Row(1, {}, _inject),
     "select": Row(2, {"keep": int}, _select),
     # control
@@ -519,13 +524,14 @@ def infer(op: Op, args: Sequence[Op]) -> Type:
         len(args) == row.arity or (row.arity is None and bool(args)),
         f"has {len(args)} arguments, not {row.arity or '1 or more'}",
     )
-    _need(op.attrs.keys() == row.attrs.keys(), f"has attributes {sorted(op.attrs)}, not {sorted(row.attrs)}")
-    for key, want in row.attrs.items():
-        _need(_attr_fits(op.attrs[key], want), f"attribute {key} is ill-typed")
+    given = op.attrs.keys() - row.optional.keys()
+    _need(given == row.attrs.keys(), f"has attributes {sorted(given)}, not {sorted(row.attrs)}")
+    for key, value in op.attrs.items():
+        _need(_attr_fits(value, row.attrs.get(key) or row.optional[key]), f"attribute {key} is ill-typed")
     loose = op.name != "get" and any(a.type.kind is Kind.TUPLE for a in args)
     _need(not loose, "a loop's results must be picked with get")
     found = row.rule(args, op)
-    _need(0 <= found.frac < 64, f"binary point {found.frac} is outside 0 to 63")
+    _need(0 <= found.frac <= MAX_FRAC, f"binary point {found.frac} is outside 0 to {MAX_FRAC}")
     _need(
         all(type(n) is int and n >= 0 for n in found.shape)
         and len(found.shape) <= MAX_AXES

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from mpcnode.graph import MAX_DEPTH, MAX_ELEMENTS, MAX_OPS, Attr, Graph, GraphError, Kind, Op, Type
+from mpcnode.graph import MAX_DEPTH, MAX_ELEMENTS, MAX_FRAC, MAX_OPS, Attr, Graph, GraphError, Kind, Op, Type
 from mpcnode.wire import graph_pb2
 
 MAX_AXES = 32
@@ -152,7 +152,7 @@ def _type(message: graph_pb2.Type, place: str) -> Type:
     kind = _KINDS_BACK.get(message.kind)
     if kind is None:
         raise GraphError(f"{place}: its type is of no known kind")
-    _need(message.frac < 64, place, f"binary point {message.frac} is outside 0 to 63")
+    _need(message.frac <= MAX_FRAC, place, f"binary point {message.frac} is outside 0 to {MAX_FRAC}")
     return Type(kind, message.frac, _shape(message.shape, place))
 
 

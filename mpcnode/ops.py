@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from mpcnode import kernels
-from mpcnode.graph import Kind, Op
+from mpcnode.graph import TOP, Kind, Op
 from mpcnode.party import Place
 from mpcnode.protocols import Protocol
 from mpcnode.rounds import Array, Kernel
@@ -209,7 +209,7 @@ async def _trunc(c: Call) -> Array:
 
 
 async def _sign(c: Call) -> Array:
-    return await c.protocol.sign(c.p, c.args[0], c.op.integer("lo"))
+    return await c.protocol.sign(c.p, c.args[0], c.op.integer("lo"), c.op.integer("top", TOP))
 
 
 async def _select(c: Call) -> Array:

@@ -13,7 +13,7 @@ from typing import ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 
-from mpcnode.graph import Op, Type
+from mpcnode.graph import TOP, Op, Type
 from mpcnode.party import Place
 from mpcnode.rounds import Array
 
@@ -93,8 +93,8 @@ class Protocol(ABC):
         """x / 2^by for |x| < 2^62, one of the two neighbouring integers."""
 
     @abstractmethod
-    async def sign(self, p: Place, x: Sharing, lo: int) -> Sharing:
-        """The bit x < 0 for |x| < 2^63; within 2^lo of zero it may be either."""
+    async def sign(self, p: Place, x: Sharing, lo: int, top: int = TOP) -> Sharing:
+        """The bit x < 0 for |x| < 2^top - 2^lo; within 2^lo of zero it may be either."""
 
     @abstractmethod
     async def select(self, p: Place, b: Sharing, w: Sharing, keep: int) -> Sharing:

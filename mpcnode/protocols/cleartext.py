@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from mpcnode import kernels
-from mpcnode.graph import Op, Type
+from mpcnode.graph import TOP, Op, Type
 from mpcnode.party import Place
 from mpcnode.protocols import Cost, Protocol, Sharing
 from mpcnode.rounds import Array, exchange
@@ -63,8 +63,8 @@ class Cleartext(Protocol):
         """To the nearest, halves up."""
         return ((x.astype(np.int64) + np.int64(1 << (by - 1))) >> np.int64(by)).astype(np.uint64)
 
-    async def sign(self, p: Place, x: Sharing, lo: int) -> Sharing:
-        return (x >> np.uint64(63)).astype(np.uint8)
+    async def sign(self, p: Place, x: Sharing, lo: int, top: int = TOP) -> Sharing:
+        return (x >> np.uint64(top)).astype(np.uint8) & np.uint8(1)
 
     async def select(self, p: Place, b: Sharing, w: Sharing, keep: int) -> Sharing:
         return np.where(b == keep, w, np.uint64(0))

@@ -24,8 +24,6 @@ from mpcnode.party import Place
 from mpcnode.protocols.dealing import FIRST, HELPER, LEVEL, fresh, give, swap, take, total
 from mpcnode.rounds import Array, exchange
 
-TOP = 63  # the bit of the sign
-
 
 class Gate(NamedTuple):
     """Nodes low .. low + fan - 1 of a level become one of the next."""
@@ -92,9 +90,9 @@ def tree(bits: int) -> Tree:
     return Tree(leaves, opened, tuple(levels), at + 1)
 
 
-def sign_cost(lo: int) -> tuple[int, int, int]:
+def sign_cost(lo: int, top: int) -> tuple[int, int, int]:
     """Rounds, planes that each evaluator opens, planes that the helper deals."""
-    t = tree(TOP - lo)
+    t = tree(top - lo)
     return 1 + len(t.levels), t.opened + sum(level.opened for level in t.levels), t.dealt
 
 
@@ -107,9 +105,11 @@ def _mask(p: Place, level: int, rows: int, words: int) -> U64:
     return fresh(p, np.empty((rows, words), np.uint64), LEVEL + level, xor=True)
 
 
-async def sign_planes(p: Place, tile: int, x: Array, lo: int) -> list[U64]:
-    """One tile.  x: uint64[elements], m at an evaluator, λ at the helper.  Returns the planes of the sign's parts."""
-    planes = kernels.to_planes(x, lo, TOP + 1)
+async def sign_planes(p: Place, tile: int, x: Array, lo: int, top: int) -> list[U64]:
+    """One tile.  x: uint64[elements], m at an evaluator, λ at the helper; the sign is in bit `top`.  Returns the planes
+    of the sign's parts.
+    """
+    planes = kernels.to_planes(x, lo, top + 1)
     if p.rank == HELPER:
         return [await _deal_sign(p, tile, planes[:-1], planes[-1])]
     return await _evaluate_sign(p, tile, planes[:-1], planes[-1])

@@ -20,7 +20,7 @@ from typing import ClassVar
 import numpy as np
 
 from mpcnode import kernels
-from mpcnode.graph import Kind, Op, Type
+from mpcnode.graph import TOP, Kind, Op, Type
 from mpcnode.party import Place
 from mpcnode.protocols import Cost, Protocol, Sharing
 from mpcnode.protocols import comparison as compare
@@ -216,15 +216,15 @@ class Masked(Protocol):
         await tiled(p, tiles(a.shape[1]), body)
         return out.reshape(x.shape)
 
-    async def sign(self, p: Place, x: Sharing, lo: int) -> Sharing:
-        """msb(m) ^ msb(λ) ^ [m mod 2^63 < λ mod 2^63], the comparison by a tree of dealt leaves and gates: see
-        comparison.py.
+    async def sign(self, p: Place, x: Sharing, lo: int, top: int = TOP) -> Sharing:
+        """m_top ^ λ_top ^ [m mod 2^top < λ mod 2^top], where m_top is bit `top` of m: m - λ = x holds mod 2^(top+1)
+        too; the comparison by a tree of dealt leaves and gates: see comparison.py.
         """
         a = flat(x)
         out = np.empty(a.shape, np.uint8)
 
         async def body(p: Place, k: int, at: slice) -> None:
-            rows = await compare.sign_planes(p, k, a[0, at], lo)
+            rows = await compare.sign_planes(p, k, a[0, at], lo, top)
             for part, plane in zip(out, rows, strict=True):
                 part[at] = kernels.unpack_bits(plane, at.stop - at.start)
 
@@ -294,7 +294,7 @@ class Masked(Protocol):
                 return Cost(1, planes, planes)
             case "sign":
                 planes = 8 * sum(kernels.words(at.stop - at.start) for at in tiles(n))
-                rounds, opened, dealt = compare.sign_cost(op.integer("lo"))
+                rounds, opened, dealt = compare.sign_cost(op.integer("lo"), op.integer("top", TOP))
                 return Cost(rounds, opened * planes, dealt * planes)
             case _:
                 return Cost()

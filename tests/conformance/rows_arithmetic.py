@@ -183,6 +183,13 @@ def sign() -> Iterator[Case]:
         # 2^lo away from zero, and from 2^63
         x = ranged(*shape, limit=(1 << 63) - (1 << lo if lo else 0), gap=1 << lo, seed=lo)
         yield Case(f"{named(shape)}-lo-{lo}", (secret(x),), emit("sign", lo=lo), negative)
+    for top in (3, 4, 5, 8, 16, 17, 22, 36, 41, 62):
+        for lo in {0, top // 2}:
+            shape = RAGGED if top == 22 else (500,)
+            x = ranged(*shape, limit=(1 << top) - (1 << lo if lo else 0), gap=1 << lo, seed=top)
+            yield Case(f"lo-{lo}-top-{top}", (secret(x),), emit("sign", lo=lo, top=top), negative)
+    yield Case("top-63", (secret(ring(500)),), emit("sign", lo=0, top=63), negative)
+    yield Case("beyond-top", (secret(ring(500)),), emit("sign", lo=0, top=9), lambda x: x >> 9 & 1)
     edges = {"largest": (1 << 63) - 1, "smallest": -(1 << 63), "zero": 0, "minus-one": -1, "one": 1}
     for label, edge in edges.items():
         yield Case(label, (secret(np.full(200, edge)),), emit("sign", lo=0), negative)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mpcnode.graph import Graph, Kind, Op
+from mpcnode.graph import TOP, Graph, Kind, Op
 
 RANGE = 1 << 61
 Ints = Any  # an array of Python integers
@@ -106,6 +106,8 @@ def trunc(op: Op, args: list[Known]) -> Known:
 
 def sign(op: Op, args: list[Known]) -> Known:
     (x, error), gap = args[0], 1 << op.integer("lo")
+    if np.any(abs(x) + error >= (1 << op.integer("top", TOP)) - gap):
+        raise Unfit
     below = x + error <= -gap
     if not np.all(below | (x - error >= 0)):
         raise Unfit

@@ -141,7 +141,8 @@ class Writer:
         return self.emit("trunc", x, by=1 + self.pick(max(1, x[0].frac)))
 
     def compare(self) -> tuple[Value, Any]:
-        return self.emit("sign", self.some(kind=Kind.ARITH), lo=(0, 0, 4, 18)[self.pick(4)])
+        lo, top = (0, 0, 4, 18)[self.pick(4)], (63, 63, 40)[self.pick(3)]
+        return self.emit("sign", self.some(kind=Kind.ARITH), lo=lo, top=top)
 
     def bits(self) -> tuple[Value, Any]:
         d = self.some(kind=Kind.BIT)

@@ -103,7 +103,7 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
     "no name": (lambda g: g.ops[3].ClearField("name"), "%3: its name"),
     "a long name": (lambda g: setattr(g.ops[3], "name", "x" * 65), "%3: its name"),
     "a name of two lines": (lambda g: setattr(g.ops[3], "name", "x\ny"), "%3: its name"),
-    "a binary point": (lambda g: setattr(g.ops[3].type, "frac", 64), "binary point 64"),
+    "a binary point": (lambda g: setattr(g.ops[3].type, "frac", 128), "binary point 128"),
     "many axes": (lambda g: g.ops[3].type.shape.extend([1] * 40), "more than 32 axes"),
     "many elements": (lambda g: g.ops[3].type.shape.append(1 << 60), "elements"),
     "many elements and none": (lambda g: g.ops[3].type.shape.extend([0, 1 << 60]), "elements"),
