@@ -14,7 +14,7 @@ import numpy as np
 
 from coordinator.lower.builder import Builder, Value
 from mpcnode.engine import execute
-from mpcnode.graph import Graph, Kind, Type, verify
+from mpcnode.graph import TOP, Graph, Kind, Type, verify
 from mpcnode.party import Party, Place
 from mpcnode.protocols import Sharing
 from mpcnode.protocols.cleartext import Cleartext
@@ -37,8 +37,8 @@ class Rough(Cleartext):
         out = (c >> np.uint64(by)) - (r >> np.uint64(by)) - np.uint64(1 << (62 - by))
         return out + np.where(wrapped, np.uint64(1 << (64 - by)), np.uint64(0))
 
-    async def sign(self, p: Place, x: Sharing, lo: int) -> Sharing:
-        exact = (x >> np.uint64(63)).astype(np.uint8)
+    async def sign(self, p: Place, x: Sharing, lo: int, top: int = TOP) -> Sharing:
+        exact = await super().sign(p, x, lo, top)
         signed = x.view(np.int64)
         unsure = (signed > -(1 << lo)) & (signed < 1 << lo) if lo else np.zeros(x.shape, bool)
         return np.where(unsure, self.random.integers(0, 2, x.shape, np.uint8), exact)
