@@ -22,7 +22,7 @@ ffibuilder.set_source(
     "mpcnode.kernels._native",
     '#include "native.h"',
     sources=[(_HERE / name).as_posix() for name in _SOURCES],
-    depends=[(_HERE / name).as_posix() for name in ("native.h", "isa.h", "tiles.h")],
+    depends=[(_HERE / name).as_posix() for name in ("native.h", "isa.h", "panels.h", "tiles.h")],
     include_dirs=[_HERE.as_posix()],
     optional=True,  # without a C compiler the installation succeeds and reference.py serves
 )

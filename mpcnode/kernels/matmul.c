@@ -11,7 +11,6 @@
 #include "native.h"
 #include "tiles.h"
 
-#define DEPTH 256             /* k of a panel */
 #define COLUMNS 1536          /* of a block of B: a multiple of every tile's columns */
 #define FEW 3                 /* rows or columns that are not worth packing the other matrix */
 #define STRIP 512             /* columns that such a product sums at a time */
@@ -24,84 +23,54 @@ typedef struct {
     int mode;
 } product;
 
-static int64_t least(int64_t x, int64_t y) { return x < y ? x : y; }
-
-/* ---- packing ---- */
-/* k x columns of B -> panel[k][width], zeros behind the last column. */
-static void pack_columns(uint64_t *panel, const uint64_t *b, int64_t k, int64_t columns, int64_t width, int64_t row,
-                         int64_t col) {
-    if (col == 1 && columns == width) {
-        for (int64_t i = 0; i < k; i++)
-            for (int64_t j = 0; j < width; j += 4) /* every width is a multiple of 4 */
-                memcpy(panel + i * width + j, b + i * row + j, 4 * sizeof(uint64_t));
-        return;
-    }
-    for (int64_t j = 0; j < columns; j++)
-        for (int64_t i = 0; i < k; i++)
-            panel[i * width + j] = b[i * row + j * col];
-    for (int64_t j = columns; j < width; j++)
-        for (int64_t i = 0; i < k; i++)
-            panel[i * width + j] = 0;
-}
-
 /* ---- blocks ---- */
 /* One tile of the result; a ragged or strided one goes through a buffer. */
 static void put_tile(const tiling *t, const product *p, int64_t i, int64_t j, int64_t rows, int64_t columns,
-                     int64_t vectors, const uint64_t *a, const uint64_t *b, int64_t b_row, int64_t k, int add) {
+                     const uint64_t *a, const uint64_t *b, int64_t k, int mode) {
+    const int64_t vectors = (columns + t->lanes - 1) / t->lanes;
     uint64_t *out = p->out + i * p->out_row + j * p->out_col;
     tile_kernel tile = t->tile[rows - 1][vectors - 1];
     if (p->out_col == 1 && columns == vectors * t->lanes) {
-        tile(out, p->out_row, a, b, b_row, k, add);
+        tile(out, p->out_row, a, b, k, mode);
         return;
     }
     uint64_t buffer[MOST_ROWS * MOST_COLUMNS];
-    tile(buffer, vectors * t->lanes, a, b, b_row, k, 0);
+    tile(buffer, vectors * t->lanes, a, b, k, 0);
     for (int64_t r = 0; r < rows; r++)
         for (int64_t c = 0; c < columns; c++) {
             uint64_t *to = out + r * p->out_row + c * p->out_col, x = buffer[r * vectors * t->lanes + c];
-            *to = add ? *to + x : x;
+            *to = mode == 0 ? x : mode > 0 ? *to + x : *to - x;
         }
 }
 
 /* Rows i0 .. i1-1 and columns j0 .. j1-1 of the result, of packed k. */
 static void block(const tiling *t, const product *p, int64_t i0, int64_t i1, int64_t j0, int64_t j1, const uint64_t *a,
-                  const uint64_t *b, int64_t k, int add) {
-    const int64_t width = t->vectors * t->lanes;
-    for (int64_t j = j0; j < j1; j += width) {
-        int64_t columns = least(width, j1 - j), vectors = (columns + t->lanes - 1) / t->lanes;
+                  const uint64_t *b, int64_t k, int mode) {
+    const int64_t width = t->vectors * t->lanes, rows = panel_rows(k, t->pairs);
+    for (int64_t j = j0; j < j1; j += width)
         for (int64_t i = i0; i < i1; i += t->rows)
-            put_tile(t, p, i, j, least(t->rows, i1 - i), columns, vectors, a + (i - i0) * k * t->copies,
-                     b + (j - j0) * k, vectors * t->lanes, k, add);
-    }
-}
-
-static void pack_block(const tiling *t, const product *p, int64_t i0, int64_t i1, int64_t l, int64_t k, uint64_t *a) {
-    for (int64_t i = i0; i < i1; i += t->rows) {
-        const uint64_t *from = p->a + i * p->a_row + l * p->a_col;
-        t->pack[least(t->rows, i1 - i) - 1](a + (i - i0) * k * t->copies, from, k, p->a_row, p->a_col, p->mode < 0);
-    }
+            put_tile(t, p, i, j, least(t->rows, i1 - i), least(width, j1 - j), a + (i - i0) * rows,
+                     b + (j - j0) * rows, k, mode);
 }
 
 static int multiply(const tiling *t, const product *p) {
-    const int64_t depth = least(DEPTH, p->k), width = t->vectors * t->lanes;
-    const int64_t a_words = (least(t->block_rows, p->m) * depth * t->copies + 7) / 8 * 8;
-    const int64_t b_words = (least(COLUMNS, p->n) + t->lanes) * depth;
+    const int64_t rows = panel_rows(least(DEPTH, p->k), t->pairs);
+    const int64_t a_words = (least(t->block_rows, p->m) * rows + 7) / 8 * 8;
+    const int64_t b_words = (least(COLUMNS, p->n) + t->lanes) * rows;
     uint64_t *a = aligned_alloc(64, (size_t)(a_words + b_words + 8) / 8 * 64);
     if (!a)
         return 1;
     uint64_t *b = a + a_words;
     for (int64_t j0 = 0; j0 < p->n; j0 += COLUMNS)
         for (int64_t l = 0; l < p->k; l += DEPTH) {
-            int64_t k = least(DEPTH, p->k - l), j1 = least(p->n, j0 + COLUMNS);
-            for (int64_t j = j0; j < j1; j += width) {
-                int64_t columns = least(width, j1 - j), padded = (columns + t->lanes - 1) / t->lanes * t->lanes;
-                pack_columns(b + (j - j0) * k, p->b + l * p->b_row + j * p->b_col, k, columns, padded, p->b_row,
-                             p->b_col);
-            }
+            const int64_t k = least(DEPTH, p->k - l), j1 = least(p->n, j0 + COLUMNS);
+            const uint64_t *columns = p->b + l * p->b_row + j0 * p->b_col;
+            t->pack(&(packing){b, columns, j1 - j0, t->vectors * t->lanes, t->lanes, k, p->b_col, p->b_row, t->pairs});
             for (int64_t i0 = 0; i0 < p->m; i0 += t->block_rows) {
-                int64_t i1 = least(p->m, i0 + t->block_rows);
-                pack_block(t, p, i0, i1, l, k, a);
-                block(t, p, i0, i1, j0, j1, a, b, k, l > 0 || p->mode != 0);
+                const int64_t i1 = least(p->m, i0 + t->block_rows);
+                t->pack(&(packing){a, p->a + i0 * p->a_row + l * p->a_col, i1 - i0, t->rows, 1, k, p->a_row, p->a_col,
+                                   t->pairs});
+                block(t, p, i0, i1, j0, j1, a, b, k, p->mode ? p->mode : l > 0);
             }
         }
     free(a);

@@ -198,6 +198,16 @@ def test_matmul_on_any_layout(setting: None, left: str, right: str) -> None:
         same("matmul", view(r, left, m, k), view(r, right, k, n))
 
 
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 5, 6, 7, 25, 255, 256, 257, 258, 511])
+def test_matmul_packs_any_depth(setting: None, k: int) -> None:
+    r = rng(k)
+    for m, n in [(5, 4), (16, 8), (25, 20), (27, 13)]:
+        a, b = ring(r, m, k), ring(r, k, n)
+        for left in (a, a.T.copy().T, np.repeat(a, 2, axis=1)[:, ::2]):
+            for right in (b, b.T.copy().T, np.repeat(b, 2, axis=1)[:, ::2]):
+                same("matmul", left, right)
+
+
 def test_matmul_takes_batches(setting: None) -> None:
     r = rng()
     same("matmul", ring(r, 5, 7, 9), ring(r, 5, 9, 11))
