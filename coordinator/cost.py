@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from mpcnode.graph import Graph, Op
+from mpcnode.matching import joins, sent_bytes
 from mpcnode.protocols import Cost, Protocol
 
 
@@ -64,7 +65,10 @@ def estimate(graph: Graph, protocol: Protocol, size: int) -> Estimate:
     total = sum((cost for _, _, cost in lines.values()), Cost())
     table = [Line(where, *counts) for where, counts in lines.items()]
     table.sort(key=lambda line: (_bytes(line.cost), line.cost.rounds), reverse=True)
-    return Estimate(_rounds(graph, protocol, size), total, size - protocol.helpers, tuple(table))
+    rounds = _rounds(graph, protocol, size)
+    if joins(graph, range(len(graph.ops))):  # before anything else, owners compare whom their rows are about
+        rounds, total = rounds + 1, total + Cost(owner_bytes=sent_bytes(graph))
+    return Estimate(rounds, total, size - protocol.helpers, tuple(table))
 
 
 def _rounds(graph: Graph, protocol: Protocol, size: int) -> int:

@@ -10,6 +10,11 @@
     rows = ["clinic_a/wdbc", "clinic_b/wdbc"]
     columns = ["malignant"]
     squeeze = true                                  # [rows] instead of [rows, 1]
+    [inputs.z]
+    join = [                                        # columns of several owners, on the keys that they registered
+        { dataset = "bank/loans", columns = "features" },
+        { dataset = "bureau/scores", columns = ["inquiries"] },
+    ]
     [outputs]
     weights = ["analyst"]                           # nobody else ever sees it
 
@@ -22,12 +27,12 @@ import difflib
 import importlib.util
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, NoReturn
+from typing import Annotated, Any, NamedTuple, NoReturn, Self
 
 import tomli_w
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mpcnode import tomlfile
 from mpcnode.cluster import Cluster
@@ -46,6 +51,12 @@ def _check_block(text: str) -> str:
     return text
 
 
+def _check_columns(columns: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    if not columns:
+        raise ValueError("names no column")
+    return columns
+
+
 def _check_program(text: str) -> str:
     file, colon, function = text.rpartition(":")
     if not (colon and file.endswith(".py") and function.isidentifier()):
@@ -60,6 +71,7 @@ def _check_key(text: str) -> str:
 
 
 Block = Annotated[str, AfterValidator(_check_block)]
+Columns = Annotated[str | tuple[str, ...], AfterValidator(_check_columns)]
 Key = Annotated[str, AfterValidator(_check_key)]
 
 
@@ -73,21 +85,40 @@ class JobSection(BaseModel):
     frac: int = Field(FRAC, ge=4, le=28)  # fraction bits of the fixed-point numbers
 
 
-class InputSection(BaseModel):
-    """[inputs.NAME]"""
+class JoinSection(BaseModel):
+    """One entry of [inputs.NAME] join"""
 
     model_config = STRICT
 
-    rows: tuple[Block, ...] = Field(min_length=1)
-    columns: str | tuple[str, ...]
+    dataset: Block
+    columns: Columns
+
+
+class InputSection(BaseModel):
+    """[inputs.NAME]: `rows` stacks blocks of the same columns, `join` puts columns for the same keys side by side."""
+
+    model_config = STRICT
+
+    rows: tuple[Block, ...] = Field((), min_length=1)
+    columns: Columns = ()
+    join: tuple[JoinSection, ...] = Field((), min_length=2)
     squeeze: bool = False
 
-    @field_validator("columns")
-    @classmethod
-    def _some(cls, columns: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        if not columns:
-            raise ValueError("names no column")
-        return columns
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        if self.join and (self.rows or self.columns):
+            raise ValueError("join names its columns itself: leave rows and columns away")
+        if not self.join and not self.rows:
+            raise ValueError("wants rows, or join")
+        if not self.join and not self.columns:
+            raise ValueError("rows want columns")
+        return self
+
+    def blocks(self) -> list[tuple[str, str | tuple[str, ...]]]:
+        """OWNER/DATASET and the columns of each block, in order."""
+        if self.join:
+            return [(part.dataset, part.columns) for part in self.join]
+        return [(block, self.columns) for block in self.rows]
 
 
 class JobFile(BaseModel):
@@ -110,17 +141,32 @@ class Piece(NamedTuple):
 
 
 class Input(NamedTuple):
-    """An argument of the user's function: the pieces' rows, stacked."""
+    """An argument of the user's function: the pieces' rows, stacked, or their columns side by side."""
 
     pieces: tuple[Piece, ...]
     squeeze: bool
     integer: bool  # every column holds integers or booleans
+    joined: bool = False  # side by side: row i of every piece has the same key
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns."""
+        if self.joined:
+            return self.pieces[0].rows, sum(len(piece.columns) for piece in self.pieces)
+        return sum(piece.rows for piece in self.pieces), len(self.pieces[0].columns)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """As the function sees it."""
-        rows = sum(piece.rows for piece in self.pieces)
-        return (rows,) if self.squeeze else (rows, len(self.pieces[0].columns))
+        return self.size[:1] if self.squeeze else self.size
+
+    def blocks(self) -> Iterator[tuple[Piece, slice, slice]]:
+        """Each piece with its rows and its columns in the whole."""
+        row = column = 0
+        for piece in self.pieces:
+            end, width = row + piece.rows, column + len(piece.columns)
+            yield piece, slice(row, end), slice(column, width)
+            row, column = (row, width) if self.joined else (end, column)
 
 
 class Plan(NamedTuple):
@@ -207,22 +253,44 @@ def load_function(path: Path, job: JobFile) -> Callable[..., Any]:
 def _input(section: InputSection, place: str, offered: Mapping[str, node_pb2.Schema]) -> Input:
     pieces: list[Piece] = []
     integer = True
-    for block in section.rows:
+    blocks = section.blocks()
+    for i, (block, wanted) in enumerate(blocks, 1):
+        field = f"{place}.join[{i}]" if section.join else place
         if block not in offered:
-            _unknown(f"{place}.rows: nobody offers {block!r}", block, list(offered))
+            _unknown(f"{field}.{'dataset' if section.join else 'rows'}: nobody offers {block!r}", block, list(offered))
         schema = offered[block]
-        columns = _expand(section.columns, f"{place}.columns", block, schema)
+        columns = _expand(wanted, f"{field}.columns", block, schema)
         dtypes = {column.name: column.dtype for column in schema.columns}
         integer = integer and all(dtypes[name] in ("int64", "bool") for name in columns)
         owner, _, dataset = block.partition("/")
         pieces.append(Piece(owner, dataset, schema.rows, columns))
+    found = Input(tuple(pieces), section.squeeze, integer, joined=bool(section.join))
+    if found.joined:
+        _check_joined(place, [offered[block] for block, _ in blocks], [block for block, _ in blocks])
     first = pieces[0]
-    for block, piece in zip(section.rows, pieces, strict=True):
-        if piece.columns != first.columns:
-            raise ConfigError(f"{place}: {block} and {section.rows[0]} {_difference(piece.columns, first.columns)}")
-    if section.squeeze and len(first.columns) != 1:
-        raise ConfigError(f"{place}.squeeze: wants one column, and there are {len(first.columns)}")
-    return Input(tuple(pieces), section.squeeze, integer)
+    for (block, _), piece in zip(blocks, pieces, strict=True):
+        if not found.joined and piece.columns != first.columns:
+            raise ConfigError(f"{place}: {block} and {blocks[0][0]} {_difference(piece.columns, first.columns)}")
+    if section.squeeze and found.size[1] != 1:
+        raise ConfigError(f"{place}.squeeze: wants one column, and there are {found.size[1]}")
+    return found
+
+
+def _check_joined(place: str, schemas: Sequence[node_pb2.Schema], blocks: Sequence[str]) -> None:
+    """Refuse what cannot be the same keys; whether they are, the nodes find out among themselves."""
+    for block, schema in zip(blocks, schemas, strict=True):
+        if blocks.count(block) > 1:
+            raise ConfigError(f"{place}.join: {block} comes twice: name all its columns in one entry")
+        if not schema.key:
+            raise ConfigError(
+                f"{place}.join: {block} has no key to join on: its owner registers it anew with "
+                "`mpcnode data add --replace --key COLUMN`"
+            )
+        if schema.rows != schemas[0].rows:
+            raise ConfigError(
+                f"{place}.join: {block} has {schema.rows} rows and {blocks[0]} {schemas[0].rows}: "
+                "the owners agree on the keys to keep, and register those rows only"
+            )
 
 
 def _expand(columns: str | Sequence[str], place: str, block: str, schema: node_pb2.Schema) -> tuple[str, ...]:

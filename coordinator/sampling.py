@@ -103,48 +103,54 @@ def read_sample(path: Path, name: str, item: Input) -> Numbers:
             columns = tables.read(path, file, None)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    wanted = item.pieces[0].columns
-    if set(wanted) <= columns.keys():
+    wanted = [column for piece in item.pieces for column in piece.columns] if item.joined else item.pieces[0].columns
+    if set(wanted) <= columns.keys() and len(set(wanted)) == len(wanted):
         chosen = [columns[column] for column in wanted]
     elif len(columns) == len(wanted):
         chosen = list(columns.values())
     else:
         raise DataError(f"{path} has {len(columns)} columns, and input {name} wants {len(wanted)}: {wanted[0]}, ...")
-    if len(chosen[0]) < len(item.pieces):
+    if len(chosen[0]) < _stack(item):
         raise DataError(f"{path} has {len(chosen[0])} rows, and input {name} stacks {len(item.pieces)} blocks")
     return np.column_stack([column.astype(np.int64 if item.integer else np.float64) for column in chosen])
+
+
+def _stack(item: Input) -> int:
+    """How many blocks stand one below the other."""
+    return 1 if item.joined else len(item.pieces)
 
 
 def _resized(plan: Plan, rows: Mapping[str, int]) -> Plan:
     """The plan with the samples' numbers of rows, spread evenly over the blocks; inputs from the same blocks follow."""
     sizes: dict[tuple[str, str], int] = {}
     for name, count in rows.items():
-        pieces = plan.inputs[name].pieces
-        for i, piece in enumerate(pieces):
-            size = count // len(pieces) + (i < count % len(pieces))
+        item = plan.inputs[name]
+        for i, piece in enumerate(item.pieces):
+            height = _stack(item)
+            size = count // height + (i < count % height)
             if sizes.setdefault((piece.owner, piece.dataset), size) != size:
                 raise DataError(f"the samples of inputs from {piece.owner}/{piece.dataset} differ in their rows")
     inputs = {
         name: item._replace(pieces=tuple(p._replace(rows=sizes.get((p.owner, p.dataset), p.rows)) for p in item.pieces))
         for name, item in plan.inputs.items()
     }
+    for name, item in inputs.items():
+        if item.joined and len({piece.rows for piece in item.pieces}) > 1:
+            raise DataError(f"input {name} joins blocks that other inputs' samples give different rows: sample it too")
     return plan._replace(inputs=inputs)
 
 
 def _random(item: Input, rng: np.random.Generator) -> Numbers:
     """Standard-normal numbers; for whole ones, zeros and ones."""
-    shape = (sum(piece.rows for piece in item.pieces), len(item.pieces[0].columns))
-    return rng.integers(0, 2, shape) if item.integer else rng.standard_normal(shape)
+    return rng.integers(0, 2, item.size) if item.integer else rng.standard_normal(item.size)
 
 
 def _owned(plan: Plan, arrays: Mapping[str, Numbers]) -> dict[tuple[str, str], dict[str, Numbers]]:
     """The samples as the owners would hold them: by dataset and column."""
     data: dict[tuple[str, str], dict[str, Numbers]] = {}
     for name, item in plan.inputs.items():
-        at = 0
-        for piece in item.pieces:
-            block = arrays[name][at : at + piece.rows]
-            at += piece.rows
+        for piece, rows, wide in item.blocks():
+            block = arrays[name][rows, wide]
             columns = data.setdefault((piece.owner, piece.dataset), {})
             columns.update({column: block[:, i] for i, column in enumerate(piece.columns)})
     return data
@@ -153,7 +159,10 @@ def _owned(plan: Plan, arrays: Mapping[str, Numbers]) -> dict[tuple[str, str], d
 def _stacked(plan: Plan, data: Mapping[tuple[str, str], Mapping[str, Numbers]]) -> dict[str, Numbers]:
     """The inputs as the function gets them; a column that two inputs share is the same in both."""
     return {
-        name: np.concatenate([np.column_stack([data[p[:2]][column] for column in p.columns]) for p in item.pieces])
+        name: np.concatenate(
+            [np.column_stack([data[p[:2]][column] for column in p.columns]) for p in item.pieces],
+            axis=int(item.joined),
+        )
         for name, item in plan.inputs.items()
     }
 

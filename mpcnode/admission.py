@@ -18,6 +18,7 @@ from mpcnode.engine import Plan
 from mpcnode.errors import ConfigError, DataError
 from mpcnode.graph import Graph, Op, verify
 from mpcnode.graph_wire import from_wire
+from mpcnode.matching import joins
 from mpcnode.ring import U64
 from mpcnode.wire import node_pb2
 
@@ -46,6 +47,7 @@ class Task(NamedTuple):
     digest: bytes  # of the graph
     deadline_s: float  # of every single wait for a peer
     inputs: Mapping[Key, U64]
+    keys: Mapping[str, bytes]  # of datasets that are joined: the digest of whom their rows are about
 
 
 def run_of(job: str, attempt: int) -> Run:
@@ -81,7 +83,10 @@ def admit(request: node_pb2.PrepareRequest, cluster: Cluster, datasets: Datasets
     for op in graph.ops:
         if op.name == "input" and op.text("owner") == me and key_of(op) not in inputs:
             inputs[key_of(op)] = _read(op, datasets, me)
-    return Task(run, Plan(graph), graph.digest(), request.deadline_s, inputs)
+    plan = Plan(graph)
+    joined = {op.text("dataset") for join in joins(graph, plan.numbers) for op in join.owned_by(me)}
+    keys = {name: datasets.keys_sha256(name) for name in sorted(joined)}
+    return Task(run, plan, graph.digest(), request.deadline_s, inputs, keys)
 
 
 def _check_members(graph: Graph, cluster: Cluster, me: str) -> None:

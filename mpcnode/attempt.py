@@ -54,6 +54,9 @@ class NodeHooks(Hooks):
     def read(self, op: Op) -> Array:
         return self._task.inputs[key_of(op)]
 
+    def keys(self, op: Op) -> bytes:
+        return self._task.keys[op.text("dataset")]
+
     def step(self, done: int, total: int) -> None:
         self._progress(done, total)
 
@@ -203,7 +206,7 @@ class Attempt:
         finally:  # an attempt without a last event would be waited for
             if last.WhichOneof("event") is None:
                 last.failed.cause = f"{self._identity.name} failed after the computation: see its log"
-            self.task = self.task._replace(inputs={})  # the record is kept, the data not
+            self.task = self.task._replace(inputs={}, keys={})  # the record is kept, the data not
             self._emit(last, last=True)
 
     def _connect(self, channels: ExitStack) -> Party:

@@ -199,6 +199,10 @@ def data_add(
     columns: Annotated[
         str | None, typer.Option(metavar="COL,COL", help="Names for a file without: NPY, or CSV without header.")
     ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(metavar="COL", help="The column that says whom a row is about: to join with others' rows."),
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Register an existing name anew.")] = False,
     folder: Dir = Path(),
 ) -> None:
@@ -216,9 +220,11 @@ def data_add(
         columns=columns.split(",") if columns is not None else None,
         groups=dict(_group(text) for text in groups or []),
         label=label,
+        key=key,
         replace=replace,
     )
-    print(f"added {identity.name}/{name}: {schema.rows} rows, {len(schema.columns)} columns")
+    keyed = f" in the order of {key}, which stays here" if key is not None else ""
+    print(f"added {identity.name}/{name}: {schema.rows} rows, {len(schema.columns)} columns{keyed}")
 
 
 @data.command("list")

@@ -48,6 +48,7 @@ class Schema(BaseModel):
     rows: int = Field(ge=1)
     columns: tuple[Column, ...] = Field(min_length=1)
     groups: dict[str, tuple[str, ...]] = {}
+    key: str | None = None  # the column that says whom a row is about, if one does; no column of the above
 
     def expand(self, columns: str | Sequence[str]) -> tuple[str, ...]:
         """Names of columns, for names of columns and of groups, in the order asked for.
@@ -76,11 +77,22 @@ class Entry(Schema):
     path: str  # absolute, or relative to the identity's folder for a file inside of it
     sha256: str
     names_given: bool  # the columns' names are the owner's, not the file's
+    key_place: int | None = None  # where among these names the key stands
+    keys_sha256: str | None = None  # of the keys, in order: see `keys_digest`
     recipients: tuple[Recipient, ...] = Field(validation_alias="for", serialization_alias="for", min_length=1)
 
     def schema_only(self) -> Schema:
         """Without path, hash and policy."""
-        return Schema(name=self.name, rows=self.rows, columns=self.columns, groups=self.groups)
+        return Schema(name=self.name, rows=self.rows, columns=self.columns, groups=self.groups, key=self.key)
+
+    def file_columns(self) -> list[str] | None:
+        """The names of the file's columns, where it has none itself."""
+        if not self.names_given:
+            return None
+        names = [column.name for column in self.columns]
+        if self.key is not None and self.key_place is not None:
+            names.insert(self.key_place, self.key)
+        return names
 
 
 class _Registry(BaseModel):
@@ -128,13 +140,17 @@ class Datasets:
         columns: Sequence[str] | None = None,
         groups: Mapping[str, Sequence[str]] | None = None,
         label: str | None = None,
+        key: str | None = None,
         replace: bool = False,
     ) -> Schema:
         """Check every value of `file` and register it; the file is neither copied nor moved.
 
         `recipients` are those who may learn something computed from it.  `columns` are names for a file that has
         none.  `groups` are names for sets of columns, in which * and ? match as in a shell; `label` puts one column
-        into the group "label" and all others into "features".  DataError says what is wrong, ConfigError which name.
+        into the group "label" and all others into "features".  `key` names the column that says whom a row is about,
+        whole numbers or text, no two alike: rows are used in the order of their keys, and the keys themselves for
+        nothing but making sure that another owner's rows are of the same ones.  DataError says what is wrong,
+        ConfigError which name.
         """
         path = Path(file)
         if not recipients:
@@ -150,7 +166,9 @@ class Datasets:
             raise DataError(f"dataset {name} exists already: give another name, or --replace to register it anew")
         with _opened(path) as opened:
             sha256 = _sha256(opened)
-            arrays = tables.read(path, opened, columns)
+            arrays = tables.read(path, opened, columns, without=key)
+            opened.seek(0)
+            keys = tables.read_keys(path, opened, columns, key) if key is not None else None
         entry = Entry(
             name=name,
             rows=len(next(iter(arrays.values()))),
@@ -159,6 +177,9 @@ class Datasets:
             path=self._portable(path),
             sha256=sha256,
             names_given=columns is not None,
+            key=key,
+            key_place=columns.index(key) if columns is not None and key is not None else None,
+            keys_sha256=keys_digest(keys).hex() if keys is not None else None,
             recipients=tuple(dict.fromkeys(recipients)),
         )
         self._save([*others, entry])
@@ -171,24 +192,37 @@ class Datasets:
 
     def load(self, name: str, columns: str | Sequence[str]) -> npt.NDArray[np.float64] | npt.NDArray[np.int64]:
         """The columns and groups asked for, as [rows, columns]: int64 if none of them is float64, else float64.
+        Rows come in the order of their keys, if there is one, else in the file's.
 
         DataError if the dataset or a column is unknown, or if the file is gone or is not the one that was added.
         """
         entry = self.entry(name)
         asked = entry.expand(columns)
         path = self.folder / entry.path
-        names = [column.name for column in entry.columns] if entry.names_given else None
+        names = entry.file_columns()
         with _opened(path) as opened:
             if _sha256(opened) != entry.sha256:
                 raise DataError(
                     f"{path} has changed since it was added as {name}: restore it, or register it anew with "
                     "`mpcnode data add --replace`"
                 )
+            order = slice(None) if entry.key is None else _order(tables.read_keys(path, opened, names, entry.key))
+            opened.seek(0)
             arrays = tables.read(path, opened, names, asked)
-        chosen = [arrays[column] for column in asked]
+        chosen = [arrays[column][order] for column in asked]
         if any(array.dtype == np.float64 for array in chosen):
             return np.column_stack([array.astype(np.float64, copy=False) for array in chosen])
         return np.column_stack([array.astype(np.int64, copy=False) for array in chosen])
+
+    def keys_sha256(self, name: str) -> bytes:
+        """`keys_digest` of a dataset's keys; DataError if it has none."""
+        entry = self.entry(name)
+        if entry.keys_sha256 is None:
+            raise DataError(
+                f"dataset {name} has no key, and the program joins it: register it anew with "
+                "`mpcnode data add --replace --key COLUMN`"
+            )
+        return bytes.fromhex(entry.keys_sha256)
 
     def _portable(self, path: Path) -> str:
         """Relative for a file in the identity's folder, which may be mounted elsewhere; absolute otherwise."""
@@ -196,8 +230,22 @@ class Datasets:
         return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
     def _save(self, entries: Sequence[Entry]) -> None:
-        documents: list[dict[str, Any]] = [entry.model_dump(by_alias=True) for entry in entries]
+        documents: list[dict[str, Any]] = [entry.model_dump(by_alias=True, exclude_none=True) for entry in entries]
         tomlfile.write(self._file, {"dataset": documents})
+
+
+def keys_digest(keys: Sequence[str]) -> bytes:
+    """SHA-256 over the keys in their order, each behind its length: equal for equal sets of keys."""
+    digest = hashlib.sha256()
+    for key in sorted(key.encode() for key in keys):
+        digest.update(len(key).to_bytes(8, "big") + key)
+    return digest.digest()
+
+
+def _order(keys: Sequence[str]) -> npt.NDArray[np.intp]:
+    """The rows in the order of their keys, compared by their bytes."""
+    encoded = [key.encode() for key in keys]
+    return np.array(sorted(range(len(keys)), key=encoded.__getitem__), np.intp)
 
 
 def make_groups(

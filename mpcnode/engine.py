@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mpcnode.graph import Graph, Kind, Op
+from mpcnode.matching import joins, match_rows
 from mpcnode.ops import INTERACTIVE, Call, local
 from mpcnode.party import Party, Place
 from mpcnode.protocols import Protocol
@@ -28,6 +29,10 @@ class Hooks:
     def read(self, op: Op) -> Array:
         """This party's own data for an `input`: ring elements, uint64, of the op's shape."""
         raise LookupError(f"no data for {op.text('owner')}/{op.text('dataset')}")
+
+    def keys(self, op: Op) -> bytes:
+        """Of this party's own data for an `input` that is joined: a digest of whom its rows are about, in order."""
+        raise LookupError(f"no keys for {op.text('owner')}/{op.text('dataset')}")
 
     def step(self, done: int, total: int) -> None:
         """Iterations of outermost loops that are done, out of all there are."""
@@ -93,9 +98,11 @@ class Run(NamedTuple):
 async def execute(party: Party, protocol: Protocol, graph: Graph | Plan, hooks: Hooks) -> dict[str, Array]:
     """Run a graph that `verify` has passed; this party's part of every revealed output, by name ({} at a helper).
 
-    Stops for exchanges only (see rounds.py).  Raises what the hooks and the driver raise.
+    Stops for exchanges only (see rounds.py).  Raises what the hooks and the driver raise, and DataError where joined
+    inputs have other rows.
     """
     plan = graph if isinstance(graph, Plan) else Plan(graph)
+    await match_rows(party, joins(plan.graph, plan.numbers), hooks.keys)
     run = Run(party, protocol, hooks, {}, [0, plan.steps])
     await _sweep(run, plan, (), 0)
     return run.results

@@ -194,6 +194,15 @@ def _input(args: Sequence[Op], op: Op) -> Type:
     return op.type
 
 
+def _joined(args: Sequence[Op], op: Op) -> Type:
+    """Inputs side by side: their owners make sure that row i of each has the same key (matching.py)."""
+    _need(all(a.name == "input" for a in args), "joins inputs only")
+    _need(len({(a.type.frac, a.type.shape[0]) for a in args}) == 1, "joins inputs of different rows or binary points")
+    sources = [(a.text("owner"), a.text("dataset")) for a in args]
+    _need(len(set(sources)) == len(sources) > 1, "joins two and more datasets, each once")
+    return args[0].type._replace(shape=(args[0].type.shape[0], sum(a.type.shape[1] for a in args)))
+
+
 def _const(args: Sequence[Op], op: Op) -> Type:
     _need(op.value.dtype == np.int64, "a constant is int64")
     return Type(PUBLIC, op.type.frac, op.value.shape)
@@ -464,6 +473,7 @@ INTS, STRS = tuple, list  # markers of the table: a tuple of integers, a tuple o
 OPS: dict[str, Row] = {
     # boundary
     "input": Row(0, {"owner": str, "dataset": str, "columns": STRS}, _input),
+    "join": Row(None, {}, _joined),
     "const": Row(0, {"value": np.ndarray}, _const),
     "param": Row(0, {"index": int}, _declared),
     "lift": Row(1, {"kind": str}, _lift),

@@ -80,6 +80,10 @@ def _concat(c: Call) -> Array:
     return np.concatenate(c.args, axis=c.lead + c.op.integer("axis"))
 
 
+def _joined(c: Call) -> Array:
+    return np.concatenate(c.args, axis=1 + c.lead)
+
+
 def _pad(c: Call) -> Array:
     ends = list(zip(c.op.integers("low"), c.op.integers("high"), strict=True))
     widths = [(0, 0)] * c.lead + ends
@@ -221,6 +225,7 @@ async def _inject(c: Call) -> Array:
 
 
 LOCAL: dict[str, Local] = {
+    "join": _joined,
     "const": _const,
     "lift": _lift,
     "reshape": _reshape,

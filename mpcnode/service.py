@@ -139,6 +139,7 @@ class NodeService(node_pb2_grpc.NodeServicer):
                     groups=[
                         node_pb2.ColumnGroup(name=name, columns=members) for name, members in schema.groups.items()
                     ],
+                    key=schema.key or "",
                 )
                 for schema in self._datasets.schemas()
             ]

@@ -161,6 +161,9 @@ class SimulatedHooks(Hooks):
         rows = np.asarray(found)
         return ring.encode(rows if rows.ndim > 1 else rows[:, None], op.type.frac)
 
+    def keys(self, op: Op) -> bytes:
+        return b"the rows of a simulation are in order"
+
 
 def decode(raw: Array, type: Type) -> Numbers:
     """A combined output as numbers: bool for bits, int64 for binary point 0, else float64."""

@@ -21,29 +21,72 @@ from mpcnode.errors import DataError
 Dtype = Literal["float64", "int64", "bool"]
 Array: TypeAlias = npt.NDArray[np.float64] | npt.NDArray[np.int64] | npt.NDArray[np.bool_]
 Columns: TypeAlias = dict[str, Array]
-Reader: TypeAlias = Callable[[Path, BinaryIO, Sequence[str] | None, Sequence[str] | None], Columns]
+Reader: TypeAlias = Callable[[Path, BinaryIO, Sequence[str] | None, Sequence[str] | None, str | None], Columns]
 
 # Up to here an integer is exact as float64, and a fixed-point encoding has no hope beyond.
 MAX_MAGNITUDE = 2.0**53
 _MAX_NAME_LENGTH = 256
 
 
-def read(path: Path, file: BinaryIO, names: Sequence[str] | None, only: Sequence[str] | None = None) -> Columns:
+def read(
+    path: Path,
+    file: BinaryIO,
+    names: Sequence[str] | None,
+    only: Sequence[str] | None = None,
+    without: str | None = None,
+) -> Columns:
     """The columns of the open `file`, or those named in `only`, checked and in the file's order.
 
     `path` says by its suffix what the file is.  `names` are the columns' names where the file itself has none (NPY,
-    a CSV without header).  DataError says which column and row cannot be used.
+    a CSV without header).  The column `without` may hold anything, and is left away.  DataError says which column and
+    row cannot be used.
     """
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         known = ", ".join(sorted(READERS))
         raise DataError(f"{path} is of no kind that can be read: its name must end in one of {known}")
-    columns = reader(path, file, names, only)
+    columns = reader(path, file, names, only, without)
     if not columns or not len(next(iter(columns.values()))):
         raise DataError(f"{path} is empty: it needs at least one column and one row")
     for name, array in columns.items():
         _check_values(path, name, array)
     return columns
+
+
+def read_keys(path: Path, file: BinaryIO, names: Sequence[str] | None, key: str) -> list[str]:
+    """The keys of the open `file`'s rows, whole numbers or text, each as text; in a CSV exactly as they stand there.
+
+    DataError if there is no such column, or if a key is missing or comes twice; it says in which rows, and no key.
+    """
+    wrong = f"{path} has no column {key!r} to be its key"
+    try:
+        match path.suffix.lower():
+            case ".csv":
+                read_options = pa.csv.ReadOptions(column_names=list(names) if names else None)
+                convert = pa.csv.ConvertOptions(include_columns=[key], column_types={key: pa.string()})
+                column = pa.csv.read_csv(file, read_options=read_options, convert_options=convert)[key]
+            case ".parquet":
+                column = pa.parquet.ParquetFile(file).read(columns=[key])[key]
+            case _:
+                column = pa.chunked_array([_read_npy(path, file, names, [key], None)[key]])
+    except KeyError:  # of pyarrow too, with a message of its own
+        raise DataError(wrong) from None
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError):
+        raise DataError(f"{wrong} that can be read") from None
+    if not (pa.types.is_integer(column.type) or _is_text(column.type)):
+        raise DataError(f"{path}: the key {key!r} is {column.type}: it must be whole numbers or text")
+    keys = ["" if value is None else str(value) for value in column.to_pylist()]
+    _check_keys(path, key, keys)
+    return keys
+
+
+def _check_keys(path: Path, key: str, keys: Sequence[str]) -> None:
+    first: dict[str, int] = {}
+    for row, value in enumerate(keys, 1):
+        if not value.strip():
+            raise DataError(f"{path}: the key {key!r} has no value in row {row}: fill it in, or drop the row")
+        if first.setdefault(value, row) != row:
+            raise DataError(f"{path}: the key {key!r} is the same in rows {first[value]} and {row}: keep one of them")
 
 
 def dtype_of(array: Array) -> Dtype:
@@ -54,7 +97,9 @@ def dtype_of(array: Array) -> Dtype:
 # ---- readers -------------------------------------------------------------------------------------------------
 
 
-def _read_csv(path: Path, file: BinaryIO, names: Sequence[str] | None, only: Sequence[str] | None) -> Columns:
+def _read_csv(
+    path: Path, file: BinaryIO, names: Sequence[str] | None, only: Sequence[str] | None, without: str | None
+) -> Columns:
     read_options = pa.csv.ReadOptions(column_names=list(names) if names else None)
     convert = pa.csv.ConvertOptions(include_columns=list(only) if only else None)
     try:
@@ -66,7 +111,7 @@ def _read_csv(path: Path, file: BinaryIO, names: Sequence[str] | None, only: Seq
         raise DataError(f"{path} has column names that are not UTF-8: save it as UTF-8") from None
     if names is None:
         _check_header(path, found)
-    return _from_arrow(path, table)
+    return _from_arrow(path, table, without)
 
 
 def _csv_complaint(path: Path, file: BinaryIO, names: Sequence[str] | None) -> str:
@@ -92,18 +137,22 @@ def _check_header(path: Path, names: Sequence[str]) -> None:
         raise DataError(f"{path} has numbers where the names of its columns should stand: add them with --columns")
 
 
-def _read_parquet(path: Path, file: BinaryIO, names: Sequence[str] | None, only: Sequence[str] | None) -> Columns:
+def _read_parquet(
+    path: Path, file: BinaryIO, names: Sequence[str] | None, only: Sequence[str] | None, without: str | None
+) -> Columns:
     if names is not None:
         raise DataError(f"{path} names its columns itself: leave --columns away")
     try:
         parquet = pa.parquet.ParquetFile(file)
         _check_names(path, parquet.schema_arrow.names)
-        return _from_arrow(path, parquet.read(columns=list(only) if only else None))
+        return _from_arrow(path, parquet.read(columns=list(only) if only else None), without)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError):
         raise DataError(f"{path} cannot be read as Parquet: write it again") from None
 
 
-def _read_npy(path: Path, file: BinaryIO, names: Sequence[str] | None, only: Sequence[str] | None) -> Columns:
+def _read_npy(
+    path: Path, file: BinaryIO, names: Sequence[str] | None, only: Sequence[str] | None, without: str | None
+) -> Columns:
     try:
         array = np.lib.format.read_array(file, allow_pickle=False)
     except (ValueError, EOFError):
@@ -118,7 +167,7 @@ def _read_npy(path: Path, file: BinaryIO, names: Sequence[str] | None, only: Seq
     return {
         name: _as_column(path, name, array[:, i])
         for i, name in enumerate(names[: array.shape[1]])
-        if only is None or name in only
+        if name != without and (only is None or name in only)
     }
 
 
@@ -138,10 +187,12 @@ def _check_names(path: Path, names: Sequence[str]) -> None:
             raise DataError(f"{path} has two columns named {name!r}: rename one")
 
 
-def _from_arrow(path: Path, table: Any) -> Columns:
+def _from_arrow(path: Path, table: Any, without: str | None) -> Columns:
     _check_names(path, table.column_names)
     columns = {}
     for name in table.column_names:
+        if name == without:
+            continue
         column = table[name]
         if not len(column):
             return {}
@@ -158,9 +209,13 @@ def _numeric(kind: Any) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
 
 
+def _is_text(kind: Any) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
 def _text_complaint(path: Path, name: str, column: Any) -> str:
     what = "encode it as numbers, or leave the column out of the file"
-    if not (pa.types.is_string(column.type) or pa.types.is_binary(column.type)):
+    if not (_is_text(column.type) or pa.types.is_binary(column.type)):
         return f"{path}: column {name!r} is not numeric from row 1 on, it is {column.type}: {what}"
     rows = (i for i, text in enumerate(column.to_pylist(), 1) if text is None or not _is_number(text))
     return f"{path}: column {name!r} is not numeric, first in row {next(rows, 1)}: {what}"

@@ -124,7 +124,7 @@ def _key(part: Any) -> str:
 
 
 def _read(b: Builder, item: Input) -> Value:
-    """An input's pieces, stacked."""
+    """An input's pieces, stacked or joined."""
     frac = 0 if item.integer else b.frac
     pieces = [
         b.emit(
@@ -133,7 +133,10 @@ def _read(b: Builder, item: Input) -> Value:
         )
         for p in item.pieces
     ]  # fmt: skip
-    whole = pieces[0] if len(pieces) == 1 else b.emit("concat", *pieces, axis=0)
+    if item.joined:
+        whole = b.emit("join", *pieces)
+    else:
+        whole = pieces[0] if len(pieces) == 1 else b.emit("concat", *pieces, axis=0)
     return b.reshape(whole, item.shape)
 
 

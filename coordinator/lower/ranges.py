@@ -158,6 +158,7 @@ RULES: Mapping[str, Rule] = dict.fromkeys(UNCHANGED, _same) | {
     "const": _const,
     "inject": _inject,
     "concat": _concat,
+    "join": _concat,
     "pad": _pad,
     "select": _select,
     "add": _add,

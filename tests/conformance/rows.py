@@ -118,6 +118,9 @@ class Owners(Hooks):
     def read(self, op: Op) -> Any:
         return self._data[op.text("dataset")].reshape(op.type.shape).view(np.uint64)
 
+    def keys(self, op: Op) -> bytes:
+        return b"all rows are in order"
+
 
 def enter(b: Builder, i: int, arg: Arg, owners: Sequence[str]) -> Value:
     """Argument i of a case as a value: a secret is an owner's input, a secret bit the sign of one."""

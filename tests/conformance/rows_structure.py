@@ -149,6 +149,13 @@ def concat() -> Iterator[Case]:
         yield from every_kind(f"{len(shapes)}-on-{axis}-of-{named(shapes[0])}", shapes, build, want)
 
 
+@row
+def join() -> Iterator[Case]:
+    for count in (2, 3):  # one owner may bring several datasets
+        args = tuple(secret(ring(5, 1, seed=i)) for i in range(count))
+        yield Case(f"{count}-inputs", args, emit("join"), lambda *xs: np.concatenate(xs, axis=1))
+
+
 def framed(x: Ints, low: Shape, high: Shape) -> Ints:
     out = np.zeros([a + n + b for a, n, b in zip(low, x.shape, high, strict=True)], np.int64)
     out[tuple(np.s_[a : a + n] for a, n in zip(low, x.shape, strict=True))] = x

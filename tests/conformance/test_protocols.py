@@ -15,6 +15,7 @@ from rows import NAMES, ROWS, Case, Owners, ring, secret, written
 from mpcnode import protocols
 from mpcnode.engine import Plan
 from mpcnode.graph import OPS, Graph, Kind, Op, Type, verify
+from mpcnode.matching import joins, sent_bytes
 from mpcnode.ops import INTERACTIVE
 from mpcnode.protocols import Cost, Protocol
 from mpcnode.simulate import Message, simulate
@@ -69,10 +70,12 @@ def test_computes_what_numpy_computes_at_the_declared_cost(protocol: str, evalua
 
     assert sum(sent.values(), Counter()) == Counter(result.traffic.sent_bytes)
     size = rules.helpers + evaluators
+    matching = {join.number for join in joins(graph, Plan(graph).numbers)}
+    assert sum(sum(sent.pop(number, {}).values()) for number in matching) == sent_bytes(graph)
     for number, op, types, times in executions(Plan(graph)):
         check_bytes(rules, op, rules.cost(op, types, size).times(times), sent[number], range(rules.helpers, size))
     if all(op.name != "loop" for op in graph.ops):
-        assert result.traffic.rounds == rounds(rules, graph, size)
+        assert result.traffic.rounds == rounds(rules, graph, size) + bool(matching)
 
 
 def executions(plan: Plan, times: int = 1) -> Iterator[tuple[int, Op, list[Type], int]]:

@@ -29,10 +29,12 @@ Run = Callable[..., list[Any]]
 
 
 def layer() -> Graph:
-    """relu(x @ w), w a secret of the other clinic."""
+    """relu(x @ w), x joined of both clinics' columns, w a secret of one."""
     b = Builder()
     with b.at("train.py:12"):
-        x = b.emit("input", type=Type(Kind.ARITH, 18, (2, 3)), owner="clinic_a", dataset="x", columns=("u", "v", "w"))
+        left = b.emit("input", type=Type(Kind.ARITH, 18, (2, 1)), owner="clinic_a", dataset="x", columns=("u",))
+        right = b.emit("input", type=Type(Kind.ARITH, 18, (2, 2)), owner="clinic_b", dataset="x", columns=("v", "w"))
+        x = b.emit("join", left, right)
         w = b.emit("input", type=Type(Kind.ARITH, 18, (3, 2)), owner="clinic_b", dataset="w", columns=("u", "v"))
         z = b.emit("trunc", b.emit("dot", x, w), by=18)
         y = b.emit("select", b.emit("sign", z, lo=0), z, keep=0)
@@ -45,7 +47,11 @@ PLAN = Plan(layer())
 
 class Data(Hooks):
     def read(self, op: Op) -> Array:
-        return ring.encode(X if op.text("dataset") == "x" else X.T[:, :2], op.type.frac)
+        columns = {"clinic_a": X[:, :1], "clinic_b": X[:, 1:]}[op.text("owner")]
+        return ring.encode(columns if op.text("dataset") == "x" else X.T[:, :2], op.type.frac)
+
+    def keys(self, op: Op) -> bytes:
+        return b"the same rows"
 
 
 def kernels() -> list[Kernel[Any]]:

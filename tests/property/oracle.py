@@ -132,6 +132,7 @@ OPS: dict[str, Callable[[Op, list[Known]], Known]] = {
     "transpose": structural(lambda op, args: args[0].transpose(op.integers("perm"))),
     "broadcast": structural(broadcast),
     "slice": structural(sliced),
+    "join": structural(lambda op, args: np.concatenate(args, 1)),
     "concat": structural(lambda op, args: np.concatenate(args, op.integer("axis"))),
     "pad": structural(padded),
     "rev": structural(lambda op, args: np.flip(args[0], op.integers("axes"))),

@@ -51,6 +51,15 @@ class Writer:
         for bits in (1, 10):
             x = self.numbers(SHAPES[self.pick(len(SHAPES))], bits)
             self.keep(self.b.raw(x, (0, 8)[self.pick(2)]), exact(x))
+        self.keep(*self.joined())
+
+    def joined(self) -> tuple[Value, Known]:
+        """Columns of both owners, side by side."""
+        names, kind = ("left", "right"), Type(Kind.ARITH, 8, (2, 1))
+        self.data |= {name: self.numbers((2, 1), 8) for name in names}
+        sources = zip(OWNERS, names, strict=True)
+        values = [self.b.emit("input", type=kind, owner=o, dataset=name, columns=("v",)) for o, name in sources]
+        return self.b.emit("join", *values), exact(np.concatenate([self.data[name] for name in names], axis=1))
 
     def keep(self, v: Value, known: Known) -> None:
         self.pool.append((v, known))
@@ -196,6 +205,9 @@ class Data(Hooks):
 
     def read(self, op: Op) -> Any:
         return self._data[op.text("dataset")].reshape(op.type.shape).view(np.uint64)
+
+    def keys(self, op: Op) -> bytes:
+        return b"all rows are in order"
 
 
 def test_random_graphs_compute_what_whole_numbers_say() -> None:

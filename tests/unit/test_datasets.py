@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from mpcnode.datasets import Column, Datasets, Schema
+from mpcnode.datasets import Column, Datasets, Schema, keys_digest
 from mpcnode.errors import ConfigError, DataError
 
 SECRET = "4711"  # stands for a value that no message may hold
@@ -305,12 +305,84 @@ def test_bad_names(datasets: Datasets, csv: Path, name: str, recipients: list[st
         datasets.add(name, csv, recipients)
 
 
+# ---- keys ----------------------------------------------------------------------------------------------------
+
+KEYED = "id,age,bmi\n007,50,21.5\nB-2,61,30.25\n10,42,19\n"  # in the order of their keys: 007, 10, B-2
+
+
+def test_rows_come_in_the_order_of_their_keys(datasets: Datasets, tmp_path: Path) -> None:
+    path = tmp_path / "keyed.csv"
+    path.write_text(KEYED)
+    schema = datasets.add("study", path, ["analyst"], key="id", label="bmi")
+    assert schema.key == "id" and [column.name for column in schema.columns] == ["age", "bmi"]
+    assert schema.groups == {"label": ("bmi",), "features": ("age",)}
+    assert datasets.load("study", "age").tolist() == [[50], [42], [61]]
+    assert datasets.load("study", ["bmi", "age"]).tolist() == [[21.5, 50], [19, 42], [30.25, 61]]
+    with pytest.raises(DataError, match="has no column 'id'"):
+        datasets.load("study", "id")
+
+
+def test_the_same_keys_have_the_same_digest_in_any_order_and_file(datasets: Datasets, tmp_path: Path) -> None:
+    ids = [30, 4, 100]
+    (tmp_path / "a.csv").write_text("who,x\n" + "".join(f"{i},{i}.5\n" for i in ids))
+    (tmp_path / "bare.csv").write_text("".join(f"{i}.5,{i}\n" for i in reversed(ids)))
+    pa.parquet.write_table(pa.table({"number": pa.array(ids, pa.int32()), "y": ids}), tmp_path / "b.parquet")
+    pa.parquet.write_table(pa.table({"y": ids, "text": [f"{i}" for i in ids]}), tmp_path / "c.parquet")
+    np.save(tmp_path / "d.npy", np.array([[1, 100], [2, 4], [3, 30]]))
+    datasets.add("a", tmp_path / "a.csv", ["analyst"], key="who")
+    datasets.add("bare", tmp_path / "bare.csv", ["analyst"], columns=["x", "who"], key="who")
+    datasets.add("b", tmp_path / "b.parquet", ["analyst"], key="number")
+    datasets.add("c", tmp_path / "c.parquet", ["analyst"], key="text")
+    datasets.add("d", tmp_path / "d.npy", ["analyst"], columns=["z", "who"], key="who")
+    assert len({datasets.keys_sha256(name) for name in ("a", "bare", "b", "c", "d")}) == 1
+    assert datasets.load("bare", "x").tolist() == datasets.load("a", "x").tolist() == [[100.5], [30.5], [4.5]]
+    assert datasets.load("d", "z").tolist() == [[1], [3], [2]]
+    np.save(tmp_path / "d.npy", np.array([[1, 100], [2, 4], [3, 31]]))
+    datasets.add("d", tmp_path / "d.npy", ["analyst"], columns=["z", "who"], key="who", replace=True)
+    assert datasets.keys_sha256("d") != datasets.keys_sha256("a")
+
+
+def test_keys_cannot_be_cut_in_another_place() -> None:
+    assert keys_digest(["ab", "c"]) != keys_digest(["a", "bc"]) != keys_digest(["abc"])
+
+
+def test_what_has_no_key_cannot_be_joined(datasets: Datasets, csv: Path) -> None:
+    datasets.add("study", csv, ["analyst"])
+    assert datasets.schema("study").key is None
+    with pytest.raises(DataError, match=r"dataset study has no key, and the program joins it: .* --key COLUMN"):
+        datasets.keys_sha256("study")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("id,x\n4711,1\n5,2\n4711,3\n", "the key 'id' is the same in rows 1 and 3: keep one of them"),
+        ("id,x\n4711,1\n,2\n", "the key 'id' has no value in row 2: fill it in, or drop the row"),
+        ("id,x\n4711,1\n  ,2\n", "the key 'id' has no value in row 2"),
+        ("ID,x\n4711,1\n", "has no column 'id' to be its key"),
+        ("id\n4711\n", "is empty: it needs at least one column and one row"),
+    ],
+)
+def test_bad_keys(datasets: Datasets, tmp_path: Path, text: str, complaint: str) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=complaint) as caught:
+        datasets.add("bad", path, ["analyst"], key="id")
+    assert SECRET not in str(caught.value).replace(str(path), "") and caught.value.__cause__ is None
+
+
+def test_numbers_with_a_point_are_no_keys(datasets: Datasets, tmp_path: Path) -> None:
+    pa.parquet.write_table(pa.table({"id": [1.0, 2.0], "y": [1, 2]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="the key 'id' is double: it must be whole numbers or text"):
+        datasets.add("a", tmp_path / "a.parquet", ["analyst"], key="id")
+
+
 # ---- the registry --------------------------------------------------------------------------------------------
 
 
 def test_only_the_schema_is_for_others(datasets: Datasets, csv: Path) -> None:
     datasets.add("study", csv, ["analyst", "anyone", "analyst"])
-    assert set(datasets.schemas()[0].model_dump()) == {"name", "rows", "columns", "groups"}
+    assert set(datasets.schemas()[0].model_dump()) == {"name", "rows", "columns", "groups", "key"}
     assert datasets.schemas() == (datasets.schema("study"),)
     assert type(datasets.schema("study")) is Schema
     assert datasets.allowed() == {"study": frozenset({"analyst", "anyone"})}

@@ -125,6 +125,7 @@ BROKEN = [
     Broken("slice", [arith(3)], SLICE | {"start": (-1,)}, "slices outside the value"),
     Broken("slice", [arith(3)], SLICE | {"stride": (0,)}, "slices outside the value"),
     Broken("slice", [arith(3)], SLICE | {"start": (3,), "limit": (2,)}, "slices outside the value"),
+    Broken("join", [arith(2, 1), arith(2, 1)], {}, "joins inputs only"),
     Broken("concat", [arith(2), bit(2)], {"axis": 0}, "joins arith.18 [2] and bit [2]"),
     Broken("concat", [arith(2), arith(2, frac=1)], {"axis": 0}, "joins arith.18 [2] and arith.1 [2]"),
     Broken("concat", [arith(2), arith(2, 1)], {"axis": 0}, "joins arith.18 [2] and arith.18 [2,1]"),
@@ -271,7 +272,23 @@ def revealed(name: str) -> Op:
     return Op("reveal", (0,), {"to": ("bob",), "name": name}, public(2))
 
 
+def joined(*inputs: tuple[str, Type]) -> Graph:
+    """A join of inputs of one owner: their datasets and types."""
+    ops = [Op("input", (), {**INPUT, "dataset": name}, type) for name, type in inputs]
+    return Graph((*ops, Op("join", tuple(range(len(ops))), {}, arith(2, 4))))
+
+
 BROKEN_GRAPHS: list[tuple[str, Graph]] = [
+    ("%1 = join: joins two and more datasets, each once", joined(("d", arith(2, 2)))),
+    ("%2 = join: joins two and more datasets, each once", joined(("d", arith(2, 2)), ("d", arith(2, 2)))),
+    (
+        "%2 = join: joins inputs of different rows or binary points",
+        joined(("d", arith(2, 2)), ("e", arith(3, 2))),
+    ),
+    (
+        "%2 = join: joins inputs of different rows or binary points",
+        joined(("d", arith(2, 2)), ("e", arith(2, 2, frac=0))),
+    ),
     ("two outputs share a name", Graph((CONST, revealed("x"), revealed("x")))),
     ("%1 = neg: an argument does not come earlier", Graph((CONST, Op("neg", (1,), {}, public(2))))),
     ("%1 = neg: an argument does not come earlier", Graph((CONST, Op("neg", (-1,), {}, public(2))))),

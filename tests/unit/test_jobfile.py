@@ -36,7 +36,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Cluster:
 
 
 def party(
-    name: str, rows: int, columns: tuple[str, ...] = ("a", "b", "malignant"), dataset: str = "wdbc"
+    name: str,
+    rows: int,
+    columns: tuple[str, ...] = ("a", "b", "malignant"),
+    dataset: str = "wdbc",
+    key: str = "",
 ) -> coordinator_pb2.PartySchemas:
     dtypes = {"malignant": "bool", "count": "int64"}
     schema = node_pb2.Schema(
@@ -44,6 +48,7 @@ def party(
         rows=rows,
         columns=[node_pb2.Column(name=column, dtype=dtypes.get(column, "float64")) for column in columns],
         groups=[node_pb2.ColumnGroup(name="features", columns=[c for c in columns if c != "malignant"])],
+        key=key,
     )
     return coordinator_pb2.PartySchemas(party=name, schemas=[schema])
 
@@ -78,7 +83,8 @@ def test_a_good_file_is_resolved(tmp_path: Path, cluster: Cluster) -> None:
         ("[inputs.x]", "speed = 1\n[inputs.x]", r"job\.speed: there is no such field"),
         ("squeeze = true", 'squeeze = "yes"', r"inputs\.y\.squeeze"),
         ("squeeze = true", "squash = true", r"inputs\.y\.squash: there is no such field"),
-        ('columns = "features"', "", r"inputs\.x\.columns: this field is missing"),
+        ('columns = "features"', "", r"inputs\.x: rows want columns"),
+        ('rows = ["clinic_a/wdbc", "clinic_b/wdbc"]', "", r"inputs\.x: wants rows, or join"),
         ('columns = "features"', "columns = []", r"inputs\.x\.columns: names no column"),
         ('"clinic_a/wdbc"', '"wdbc"', r"inputs\.x\.rows\[1\]: rows are named OWNER/DATASET"),
         ("[inputs.x]", '[inputs."x y"]', "'x y' is no Python name"),
@@ -152,6 +158,72 @@ def test_columns_and_groups_may_be_mixed(tmp_path: Path, cluster: Cluster) -> No
     assert plan.inputs["x"].pieces[0].columns == ("malignant", "a", "b") and not plan.inputs["x"].integer
 
 
+# ---- joined columns --------------------------------------------------------------------------------------------------
+JOINED = """
+[job]
+name = "credit"
+program = "train.py:train"
+[inputs.x]
+join = [
+    { dataset = "clinic_a/loans", columns = ["b", "a"] },
+    { dataset = "clinic_b/scores", columns = "features" },
+]
+[outputs]
+weights = ["analyst"]
+"""
+KEYED = [
+    party("clinic_a", 300, dataset="loans", key="id"),
+    party("clinic_b", 300, ("c", "count"), dataset="scores", key="number"),
+]
+
+
+def test_columns_of_two_owners_are_joined(tmp_path: Path, cluster: Cluster) -> None:
+    item = jobfile.resolve(read(tmp_path, JOINED), "job.toml", cluster, KEYED).inputs["x"]
+    loans, scores = Piece("clinic_a", "loans", 300, ("b", "a")), Piece("clinic_b", "scores", 300, ("c", "count"))
+    assert item == Input((loans, scores), squeeze=False, integer=False, joined=True)
+    assert item.shape == item.size == (300, 4)
+    assert list(item.blocks()) == [(loans, slice(0, 300), slice(0, 2)), (scores, slice(0, 300), slice(2, 4))]
+
+
+def test_blocks_of_stacked_rows(tmp_path: Path, cluster: Cluster) -> None:
+    item = jobfile.resolve(read(tmp_path, GOOD), "job.toml", cluster, PARTIES).inputs["x"]
+    places = [(piece.owner, rows, columns) for piece, rows, columns in item.blocks()]
+    assert places == [("clinic_a", slice(0, 300), slice(0, 2)), ("clinic_b", slice(300, 569), slice(0, 2))]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("join = [", 'columns = "features"\njoin = [', r"inputs\.x: join names its columns itself: leave rows and col"),
+        (
+            '{ dataset = "clinic_b/scores", columns = "features" },',
+            "",
+            r"inputs\.x\.join: Tuple should have at least 2",
+        ),
+        ("clinic_b/scores", "clinic_b/score", r"inputs\.x\.join\[2\]\.dataset: nobody offers .* 'clinic_b/scores'\?"),
+        ("clinic_b/scores", "scores", r"inputs\.x\.join\[2\]\.dataset: rows are named OWNER/DATASET"),
+        ('["b", "a"]', '["z"]', r"inputs\.x\.join\[1\]\.columns: clinic_a/loans has no column or group 'z'"),
+        ("clinic_b/scores", "clinic_a/loans", r"inputs\.x\.join: clinic_a/loans comes twice: name all its columns in"),
+        ("[outputs]", "squeeze = true\n[outputs]", r"inputs\.x\.squeeze: wants one column, and there are 4"),
+    ],
+)
+def test_a_join_that_is_wrong_is_named(tmp_path: Path, cluster: Cluster, old: str, new: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        jobfile.resolve(read(tmp_path, JOINED.replace(old, new, 1)), "job.toml", cluster, KEYED)
+
+
+def test_rows_that_cannot_be_of_the_same_keys_are_refused(tmp_path: Path, cluster: Cluster) -> None:
+    job = read(tmp_path, JOINED)
+    keyless = [KEYED[0], party("clinic_b", 300, ("c", "count"), dataset="scores")]
+    with pytest.raises(
+        ConfigError, match=r"inputs\.x\.join: clinic_b/scores has no key to join on: its owner .* --key"
+    ):
+        jobfile.resolve(job, "job.toml", cluster, keyless)
+    fewer = [KEYED[0], party("clinic_b", 299, ("c", "count"), dataset="scores", key="id")]
+    with pytest.raises(ConfigError, match=r"clinic_b/scores has 299 rows and clinic_a/loans 300: the owners agree on"):
+        jobfile.resolve(job, "job.toml", cluster, fewer)
+
+
 # ---- the program ----------------------------------------------------------------------------------------------------
 def test_a_function_is_found_and_may_import_its_neighbours(tmp_path: Path) -> None:
     (tmp_path / "neighbour_of_the_job.py").write_text("NUMBER = 7\n")
@@ -178,7 +250,7 @@ def test_a_job_may_be_made_in_python() -> None:
     assert (job.job.name, job.job.frac) == ("train", 20)
     assert jobfile.of_function(lambda x: x, inputs, {"w": ["a"]}, name="mine").job.name == "mine"
     assert '[inputs.x]\nrows = [\n    "clinic_a/wdbc",\n]' in jobfile.text(job)
-    with pytest.raises(ConfigError, match=r"the job: inputs\.x\.rows: this field is missing"):
+    with pytest.raises(ConfigError, match=r"the job: inputs\.x: wants rows, or join"):
         jobfile.of_function(train, {"x": {"columns": "a"}}, {"w": ["a"]})
     with pytest.raises(ConfigError, match="not made of texts, numbers and lists"):
         jobfile.of_function(train, {"x": {"rows": object()}}, {"w": ["a"]})
