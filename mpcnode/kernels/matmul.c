@@ -13,6 +13,7 @@
 
 #define COLUMNS 1536          /* of a block of B: a multiple of every tile's columns */
 #define FEW 3                 /* rows or columns that are not worth packing the other matrix */
+#define LARGE 512             /* in every direction: worth seven products of halves */
 #define STRIP 512             /* columns that such a product sums at a time */
 #define THREAD_WORK (1 << 18) /* multiply-adds that are worth a thread */
 
@@ -75,6 +76,135 @@ static int multiply(const tiling *t, const product *p) {
         }
     free(a);
     return 0;
+}
+
+/* ---- seven products instead of eight ----
+   Strassen's algorithm as Winograd arranged it (Probert, SIAM J. Computing 5(2), 1976): with halves in every direction,
+
+       S1 = A21 + A22     S2 = S1 - A11      S3 = A11 - A21     S4 = A12 - S2
+       T1 = B12 - B11     T2 = B22 - T1      T3 = B22 - B12     T4 = T2 - B21
+
+       C11 = A11·B11 + A12·B21
+       C12 = A11·B11 + S2·T2 + S1·T1 + S4·B22
+       C21 = A11·B11 + S2·T2 + S3·T3 - A22·T4
+       C22 = A11·B11 + S2·T2 + S3·T3 + S1·T1
+
+   with three matrices beside the result: those of all levels together are a third as large as factors and result. */
+typedef struct {
+    uint64_t *at;
+    int64_t row, col;
+} matrix;
+
+/* to = x + y or x - y.  `to` may be x or y. */
+static void combine(matrix to, matrix x, matrix y, int minus, int64_t m, int64_t n) {
+    if (to.row == 1) { /* by columns */
+        to = (matrix){to.at, to.col, 1}, x = (matrix){x.at, x.col, x.row}, y = (matrix){y.at, y.col, y.row};
+        int64_t rows = m;
+        m = n, n = rows;
+    }
+    const uint64_t flip = minus ? (uint64_t)-1 : 0; /* x - y = ~(~x + y) */
+    for (int64_t i = 0; i < m; i++) {
+        uint64_t *out = to.at + i * to.row;
+        const uint64_t *left = x.at + i * x.row, *right = y.at + i * y.row;
+        if (x.col == 1 && y.col == 1) {
+            INDEPENDENT
+            for (int64_t j = 0; j < n; j++)
+                out[j] = ((left[j] ^ flip) + right[j]) ^ flip;
+        } else
+            for (int64_t j = 0; j < n; j++)
+                out[j] = ((left[j * x.col] ^ flip) + right[j * y.col]) ^ flip;
+    }
+}
+
+/* to = x, or to += x or -= x. */
+static void put_matrix(matrix to, matrix x, int mode, int64_t m, int64_t n) {
+    if (mode)
+        combine(to, to, x, mode < 0, m, n);
+    else
+        for (int64_t i = 0; i < m; i++)
+            memcpy(to.at + i * to.row, x.at + i * x.row, (size_t)n * sizeof(uint64_t));
+}
+
+static int multiply_large(const tiling *t, const product *p);
+
+typedef struct {
+    const tiling *t;
+    int64_t m, k, n;
+    int failed;
+} halves;
+
+static void times(halves *h, matrix out, matrix a, matrix b, int mode) {
+    const product p = {out.at, a.at, b.at, h->m, h->k, h->n, out.row, out.col, a.row, a.col, b.row, b.col, mode};
+    h->failed |= multiply_large(h->t, &p);
+}
+
+/* Even sizes; the result's rows are contiguous. */
+static int strassen(const tiling *t, const product *p) {
+    halves h = {t, p->m / 2, p->k / 2, p->n / 2, 0};
+    const int64_t m = h.m, k = h.k, n = h.n;
+    uint64_t *memory = aligned_alloc(64, (size_t)(m * k + k * n + m * n + 7) / 8 * 64);
+    if (!memory)
+        return 1;
+    const matrix x = p->a_row == 1 ? (matrix){memory, 1, m} : (matrix){memory, k, 1};
+    const matrix y = p->b_row == 1 ? (matrix){memory + m * k, 1, k} : (matrix){memory + m * k, n, 1};
+    const matrix u = {memory + m * k + k * n, n, 1};
+#define QUARTER(x, i, j) ((matrix){(uint64_t *)p->x + (i)*p->x##_row + (j)*p->x##_col, p->x##_row, p->x##_col})
+    const matrix a11 = QUARTER(a, 0, 0), a12 = QUARTER(a, 0, k), a21 = QUARTER(a, m, 0), a22 = QUARTER(a, m, k);
+    const matrix b11 = QUARTER(b, 0, 0), b12 = QUARTER(b, 0, n), b21 = QUARTER(b, k, 0), b22 = QUARTER(b, k, n);
+    const matrix c11 = QUARTER(out, 0, 0), c12 = QUARTER(out, 0, n), c21 = QUARTER(out, m, 0), c22 = QUARTER(out, m, n);
+    const int first = p->mode, next = first ? first : 1;
+
+    combine(x, a21, a22, 0, m, k); /* S1 */
+    combine(y, b12, b11, 1, k, n); /* T1 */
+    times(&h, u, x, y, 0);
+    put_matrix(c12, u, first, m, n);
+    put_matrix(c22, u, first, m, n);
+    combine(x, x, a11, 1, m, k); /* S2 */
+    combine(y, b22, y, 1, k, n); /* T2 */
+    times(&h, u, a11, b11, 0);
+    put_matrix(c11, u, first, m, n);
+    times(&h, c11, a12, b21, next);
+    times(&h, u, x, y, 1); /* A11·B11 + S2·T2 */
+    put_matrix(c12, u, next, m, n);
+    combine(x, a12, x, 1, m, k); /* S4 */
+    combine(y, y, b21, 1, k, n); /* T4 */
+    times(&h, c12, x, b22, next);
+    times(&h, c21, a22, y, -first);
+    combine(x, a11, a21, 1, m, k); /* S3 */
+    combine(y, b22, b12, 1, k, n); /* T3 */
+    times(&h, u, x, y, 1);
+    put_matrix(c22, u, next, m, n);
+    if (first)
+        put_matrix(c21, u, first, m, n);
+    else
+        combine(c21, u, c21, 1, m, n);
+    free(memory);
+    return h.failed;
+}
+
+/* The same of any sizes: what halves leave over is multiplied as usual. */
+static int multiply_large(const tiling *t, const product *p) {
+    if (p->m < LARGE || p->k < LARGE || p->n < LARGE || p->out_col != 1)
+        return multiply(t, p);
+    product even = *p, depth, row, column;
+    even.m -= p->m % 2, even.k -= p->k % 2, even.n -= p->n % 2;
+    int failed = strassen(t, &even);
+    if (even.k < p->k) {
+        depth = even, depth.k = 1, depth.mode = p->mode ? p->mode : 1;
+        depth.a += even.k * p->a_col, depth.b += even.k * p->b_row;
+        failed |= multiply(t, &depth);
+    }
+    if (even.n < p->n) {
+        column = *p, column.m = even.m, column.n = 1;
+        column.b += even.n * p->b_col, column.out += even.n;
+        failed |= multiply(t, &column);
+    }
+    if (even.m < p->m) {
+        row = *p, row.m = 1;
+        row.a += even.m * p->a_row, row.out += even.m * p->out_row;
+        failed |= multiply(t, &row);
+    }
+    return failed;
 }
 
 /* ---- a row times a matrix: the matrix is read once, in place ---- */
@@ -189,7 +319,7 @@ static int multiply_any(product whole) {
     }
     int64_t parts = least(mpc_threads(), (int64_t)((double)p->m * (double)p->n * (double)p->k / THREAD_WORK));
     if (parts <= 1)
-        return multiply(t, p);
+        return multiply_large(t, p);
     int failed = 0;
 #ifdef _OPENMP
 #pragma omp parallel for num_threads((int)parts) schedule(static, 1) reduction(| : failed)
@@ -197,7 +327,7 @@ static int multiply_any(product whole) {
     for (int64_t part = 0; part < parts; part++) {
         product q = cut(p, part, parts);
         if (q.m && q.n)
-            failed |= multiply(t, &q);
+            failed |= multiply_large(t, &q);
     }
     return failed;
 }

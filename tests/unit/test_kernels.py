@@ -9,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,29 @@ def test_matmul_packs_any_depth(setting: None, k: int) -> None:
         for left in (a, a.T.copy().T, np.repeat(a, 2, axis=1)[:, ::2]):
             for right in (b, b.T.copy().T, np.repeat(b, 2, axis=1)[:, ::2]):
                 same("matmul", left, right)
+
+
+LARGE = [(512, 512, 512), (513, 515, 517), (1030, 514, 1025)]
+
+
+@cache
+def large(shape: tuple[int, int, int]) -> tuple[U64, U64, U64]:
+    """Factors and their product, big enough for seven products instead of eight; the last one at two threads too."""
+    m, k, n = shape
+    a, b = ring(rng(m), m, k), ring(rng(n), k, n)
+    return a, b, reference.matmul(a, b)
+
+
+@pytest.mark.parametrize("shape", LARGE)
+def test_matmul_of_large_matrices(setting: None, shape: tuple[int, int, int]) -> None:
+    a, b, want = large(shape)
+    np.testing.assert_array_equal(native.matmul(a, b), want)
+    np.testing.assert_array_equal(native.matmul(np.asfortranarray(a), np.asfortranarray(b)), want)
+    out = ring(rng(), *want.shape)
+    for negate in (False, True):
+        before = out.copy()
+        native.matmul_add(out, a, b, negate=negate)
+        np.testing.assert_array_equal(out, before - want if negate else before + want)
 
 
 def test_matmul_takes_batches(setting: None) -> None:
