@@ -24,6 +24,8 @@ from typing import NamedTuple, TypeAlias, Union
 import numpy as np
 import numpy.typing as npt
 
+from mpcnode.window import Window
+
 MAX_ELEMENTS = 1 << 32
 MAX_AXES = 32  # numpy's limit is 64, and a sharing has one more
 MAX_OPS = 1 << 20
@@ -377,6 +379,31 @@ def _dot(args: Sequence[Op], op: Op) -> Type:
     return Type(_ring(a, b), a.frac + b.frac, (*a.shape[:-1], b.shape[-1]))
 
 
+def window_of(op: Op) -> Window:
+    """How a `conv`'s window moves."""
+    return Window(*(op.integers(field) for field in Window._fields))
+
+
+def _conv(args: Sequence[Op], op: Op) -> Type:
+    """[groups, images, *space, channels] with [groups, *window, channels, outputs]: at every place of the window the
+    sum of products, [groups, images, *places, outputs].  Zeros around and between elements belong to the op, so that
+    nobody has to multiply them.
+    """
+    a, b, window = args[0].type, args[1].type, window_of(op)
+    rank = len(a.shape) - 3
+    _need(
+        rank >= 1 and len(b.shape) == rank + 3 and a.shape[0] == b.shape[0] and a.shape[-1] == b.shape[-2],
+        f"{a} and {b} are no images and window",
+    )
+    space, sizes = a.shape[2:-1], b.shape[1:-2]
+    _need(all(len(entries) == rank for entries in window), "its window has not one entry an axis")
+    steps = (*window.stride, *window.base_dilation, *window.window_dilation, *sizes)
+    _need(min(steps) >= 1, "strides, dilations and lengths of the window are at least 1")
+    wide = (*a.shape[:2], *window.padded(space), a.shape[-1])
+    _need(max(*window.low, *window.high) <= MAX_ELEMENTS and math.prod(wide) <= MAX_ELEMENTS, "pads out of bounds")
+    return Type(_ring(a, b), a.frac + b.frac, (*a.shape[:2], *window.places(space, sizes), b.shape[-1]))
+
+
 def _trunc(args: Sequence[Op], op: Op) -> Type:
     """Divided by 2^by, rounded up or down at random without bias; the argument must be below 2^62 in absolute value."""
     t = args[0].type
@@ -498,6 +525,7 @@ OPS: dict[str, Row] = {
     # bilinear
     "mul": Row(2, {}, _mul),
     "dot": Row(2, {}, _dot),
+    "conv": Row(2, dict.fromkeys(Window._fields, INTS), _conv),
     "trunc": Row(1, {"by": int}, _trunc),
     # bits
     "xor": Row(2, {}, _xor),

@@ -12,9 +12,9 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from mpcnode import kernels
-from mpcnode.graph import TOP, Kind, Op
+from mpcnode.graph import TOP, Kind, Op, window_of
 from mpcnode.party import Place
-from mpcnode.protocols import Protocol
+from mpcnode.protocols import Bilinear, Protocol
 from mpcnode.rounds import Array, Kernel
 
 
@@ -153,13 +153,26 @@ def _public_mul(c: Call) -> Array:
     return np.multiply(*c.args)
 
 
-def _public_dot(c: Call) -> Array:
-    lead = max(a.ndim for a in c.args)
-    x, y = (a if a.ndim == lead else a[None] for a in c.args)
-    parts = max(x.shape[0], y.shape[0]) if len(x.shape) > 2 else 0
+def _bilinear(op: Op) -> Bilinear:
+    """The map of a `dot` or `conv`."""
+    if op.name == "dot":
+        return Bilinear(op.type.shape, -2, 256, kernels.matmul, kernels.matmul_add)
+    window = window_of(op)
+    return Bilinear(
+        op.type.shape,
+        1 - len(op.type.shape),
+        1,
+        lambda x, y: kernels.conv(x, y, window),
+        lambda out, x, y, *, negate: kernels.conv_add(out, x, y, window, negate=negate),
+    )
+
+
+def _public_product(c: Call) -> Array:
+    """Of each part with what is public."""
+    f, (x, y) = _bilinear(c.op), c.args
     if c.public(0) and c.public(1):
-        return kernels.matmul(*c.args)
-    return kernels.matmul(np.broadcast_to(x, (parts, *x.shape[1:])), np.broadcast_to(y, (parts, *y.shape[1:])))
+        return f.product(x, y)
+    return np.stack([f.product(part, y) for part in x] if c.public(1) else [f.product(x, part) for part in y])
 
 
 # ---- bits ----------------------------------------------------------------------------------------------------------
@@ -195,8 +208,8 @@ async def _mul(c: Call) -> Array:
     return await c.protocol.mul(c.p, *c.args)
 
 
-async def _dot(c: Call) -> Array:
-    return await c.protocol.dot(c.p, *c.args)
+async def _product(c: Call) -> Array:
+    return await c.protocol.bilinear(c.p, _bilinear(c.op), *c.args)
 
 
 async def _and(c: Call) -> Array:
@@ -248,7 +261,8 @@ LOCAL: dict[str, Local] = {
 }
 INTERACTIVE: dict[str, Interactive] = {
     "mul": _mul,
-    "dot": _dot,
+    "dot": _product,
+    "conv": _product,
     "and": _and,
     "or": _or,
     "trunc": _trunc,
@@ -256,7 +270,13 @@ INTERACTIVE: dict[str, Interactive] = {
     "select": _select,
     "inject": _inject,
 }
-PUBLIC_FACTOR: dict[str, Local] = {"mul": _public_mul, "dot": _public_dot, "and": _public_and, "or": _public_or}
+PUBLIC_FACTOR: dict[str, Local] = {
+    "mul": _public_mul,
+    "dot": _public_product,
+    "conv": _public_product,
+    "and": _public_and,
+    "or": _public_or,
+}
 
 
 def local(op: Op, defs: Sequence[Op]) -> Local | None:

@@ -176,12 +176,12 @@ def _factor_first(r: Rewriter, op: Op, factor: Op, product: Value) -> Value | No
     times the learning rate is truncated once.  c·y keeps as many more fraction bits as c is small, and so its
     precision, and the product its room.
     """
-    dot = r.op(r.arg(product))
-    moved = None
-    if dot.name in ("reshape", "transpose"):
-        moved, dot = dot, r.b.ops[dot.args[0]]
+    dot, moves = r.op(r.arg(product)), []
+    while dot.name in ("reshape", "transpose"):
+        moves.append(dot)
+        dot = r.b.ops[dot.args[0]]
     by, frac = factor.integer("by"), factor.integer("frac")
-    if dot.name != "dot" or not by:
+    if dot.name not in ("dot", "conv") or not by:
         return None
     sides = [Value(a, r.b.ops[a].type) for a in dot.args]
     small = min((0, 1), key=lambda i: sides[i].type.size)
@@ -193,8 +193,9 @@ def _factor_first(r: Rewriter, op: Op, factor: Op, product: Value) -> Value | No
         return None
     part = r.b.emit("trunc", r.b.emit("scale", sides[small], by=by, frac=frac), by=frac - extra)
     sides[small] = part
-    result = r.b.emit("dot", *sides)
-    result = r.b.again(moved, result) if moved else result
+    result = r.b.again(dot, *sides)
+    for move in reversed(moves):
+        result = r.b.again(move, result)
     return r.b.emit("trunc", result, by=result.frac - op.type.frac)
 
 

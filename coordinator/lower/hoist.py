@@ -5,9 +5,10 @@ from __future__ import annotations
 from coordinator.lower.builder import Builder, Value
 from mpcnode.graph import Attr, Graph, Kind, Op
 
-WORTH = frozenset(
-    ("trunc", "mul", "dot", "sign", "select", "inject", "and", "or", "xor", "not", "add", "sub", "neg", "scale", "sum")
-)
+WORTH = frozenset((
+    "trunc", "mul", "dot", "conv", "sign", "select", "inject", "and", "or", "xor", "not", "add", "sub", "neg", "scale",
+    "sum",
+))  # fmt: skip
 
 
 def hoist(graph: Graph, frac: int) -> Graph:

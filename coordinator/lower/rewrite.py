@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from coordinator.lower.builder import Builder, Value
 from mpcnode.graph import Attr, Graph, Kind, Op
 
-ROUNDS = {"trunc": 1, "select": 1, "inject": 1, "mul": 1, "dot": 1, "and": 1, "or": 1, "sign": 3, "input": 1}
+ROUNDS = {"trunc": 1, "select": 1, "inject": 1, "mul": 1, "dot": 1, "conv": 1, "and": 1, "or": 1, "sign": 3, "input": 1}
 
 
 class Rewriter:
@@ -50,7 +50,7 @@ def rounds(op: Op, args: Sequence[Op]) -> int:
     """Rounds of one op (under the default protocol; a loop's, all of its steps)."""
     if op.name == "loop":
         return op.integer("length") * depth(op.body)
-    if op.name in ("mul", "dot", "and", "or") and any(a.type.kind is Kind.PUBLIC for a in args):
+    if op.name in ("mul", "dot", "conv", "and", "or") and any(a.type.kind is Kind.PUBLIC for a in args):
         return 0
     return ROUNDS.get(op.name, 0)
 

@@ -170,7 +170,7 @@ def scales(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
     return None
 
 
-@rule("mul", "dot", "select")
+@rule("mul", "dot", "conv", "select")
 def nothing(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
     """A product with zeros is zeros."""
     if op.type.kind is not Kind.ARITH or not any(r.b.zero(a) for a in args if a.type.kind is not Kind.BIT):

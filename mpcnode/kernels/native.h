@@ -18,6 +18,14 @@ int mpc_isa(void);
 int mpc_matmul(uint64_t *out, const uint64_t *a, const uint64_t *b, int64_t batch, int64_t m, int64_t k, int64_t n,
                int64_t a_batch, int64_t a_row, int64_t a_col, int64_t b_batch, int64_t b_row, int64_t b_col, int mode);
 
+/* `count` products with factors read in place, one after the other; product p has rows[p] rows and depths[p] columns of
+   its left factor, and its part of the offsets (in elements) follows that of p - 1:
+   out[to[i] + j] (=, += or -= for mode 0, 1, -1) sum over l of a[row[i] + column[l]] * b[weight[l] + j*b_col], j < n.
+   Returns 0, or 1 when there is no memory. */
+int mpc_matmul_at(uint64_t *out, const uint64_t *a, const uint64_t *b, int64_t n, int64_t b_col, int64_t count,
+                  const int64_t *rows, const int64_t *depths, const int64_t *to, const int64_t *row,
+                  const int64_t *column, const int64_t *weight, int mode);
+
 /* Elementwise, n elements each. */
 void mpc_mul_share(uint64_t *out, const uint64_t *mx, const uint64_t *lx, const uint64_t *my, const uint64_t *ly,
                    const uint64_t *gamma, const uint64_t *mask, int64_t n, int first);

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpcnode.kernels import _native
+from mpcnode.kernels.places import Zeros, padded, products, unpadded, zeros
 from mpcnode.kernels.reference import (
     CHUNK,
     U8,
@@ -25,6 +26,7 @@ from mpcnode.kernels.reference import (
     leaf_rows,
     words,
 )
+from mpcnode.window import Window
 
 __all__ = [
     "CHUNK",
@@ -32,6 +34,8 @@ __all__ = [
     "U64",
     "Unsigned",
     "chunks",
+    "conv",
+    "conv_add",
     "gate_deal",
     "gate_products",
     "gate_share",
@@ -60,6 +64,7 @@ _ffi, _lib = _native.ffi, _native.lib
 _from_buffer = _ffi.from_buffer
 _WORDS = _ffi.typeof("uint64_t[]")
 _BYTES = _ffi.typeof("uint8_t[]")
+_INDICES = _ffi.typeof("int64_t[]")
 _U64 = np.dtype(np.uint64)
 _U8 = np.dtype(np.uint8)
 _ISAS = ("portable", "avx2", "avx512")
@@ -185,6 +190,56 @@ def matmul(a: U64, b: U64) -> U64:
 def matmul_add(out: U64, a: U64, b: U64, *, negate: bool = False) -> None:
     """out += a @ b (or -= with `negate`) mod 2^64.  out: [..., m, n], C-contiguous, apart from a and b."""
     _product(out, a, b, -1 if negate else 1)
+
+
+@cache
+def _laid_out(x_shape: tuple[int, ...], w_shape: tuple[int, ...], window: Window, *strides: tuple[int, ...]) -> Any:
+    """The arguments of mpc_matmul_at that describe the products of one group."""
+    found = products(x_shape, w_shape, window, *strides)
+    columns = [np.array([len(getattr(p, side)) for p in found], np.int64) for side in ("row", "column")]
+    columns += [np.concatenate([getattr(p, side) for p in found]) for side in ("to", "row", "column", "weight")]
+    return len(found), *(_from_buffer(_INDICES, c) for c in columns)
+
+
+def _convolved(out: U64 | None, x: U64, w: U64, window: Window, mode: int) -> U64:
+    """out = conv(x, w) into a new array (mode 0), or out += and -= it (mode 1 and -1)."""
+    left, right, rank = x.shape, w.shape, len(window.stride)
+    fits = len(left) == len(right) == rank + 3 and left[0] == right[0] and left[-1] == right[-2]
+    if not fits or x.dtype != _U64 or w.dtype != _U64:
+        raise ValueError(
+            "conv: want uint64[groups, images, *space, channels] and uint64[groups, *window, channels, outputs] "
+            f"with {rank} axes of space, got {x.dtype}{list(left)} and {w.dtype}{list(right)}"
+        )
+    space, sizes = left[2:-1], right[1:-2]
+    shape = (*left[:2], *window.places(space, sizes), right[-1])
+    if out is None:
+        out = np.empty(shape, _U64)
+    elif out.shape != shape or out.dtype != _U64 or not out.flags.carray:
+        raise ValueError(f"conv_add: want writable C-contiguous uint64{list(shape)}, got {out.dtype}{list(out.shape)}")
+    if zeros(space, sizes, window) is Zeros.WRITE:
+        x, window = padded(x, window), unpadded(window)
+    for group in range(left[0] if out.size else 0):
+        a, a_data = _strided(x[group])
+        b, b_data = _strided(w[group])
+        a_strides, b_strides = (tuple(s // 8 for s in v.strides) for v in (a, b))
+        count, *tables = _laid_out(a.shape, b.shape, window, a_strides, b_strides)
+        to = _from_buffer(_WORDS, out[group])
+        if _lib.mpc_matmul_at(to, a_data, b_data, right[-1], b_strides[-1], count, *tables, mode):
+            raise MemoryError(f"conv: no memory to gather {list(left)} and {list(right)}")
+    return out
+
+
+def conv(x: U64, w: U64, window: Window) -> U64:
+    """The convolution (without turning the window around) of x [groups, images, *space, channels] with
+    w [groups, *window, channels, outputs] mod 2^64: [groups, images, *places, outputs].  Any strides; result
+    C-contiguous.
+    """
+    return _convolved(None, x, w, window, 0)
+
+
+def conv_add(out: U64, x: U64, w: U64, window: Window, *, negate: bool = False) -> None:
+    """out += conv(x, w, window) (or -= with `negate`) mod 2^64.  out: C-contiguous, apart from x and w."""
+    _convolved(out, x, w, window, -1 if negate else 1)
 
 
 def mul_share(mx: U64, lx: U64, my: U64, ly: U64, gamma: U64, mask: U64, *, first: bool) -> U64:

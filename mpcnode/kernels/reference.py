@@ -14,6 +14,9 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
+from mpcnode.kernels.places import padded
+from mpcnode.window import Window
+
 U64 = npt.NDArray[np.uint64]
 U8 = npt.NDArray[np.uint8]
 Unsigned = npt.NDArray[np.unsignedinteger]
@@ -46,6 +49,31 @@ def matmul_add(out: U64, a: U64, b: U64, *, negate: bool = False) -> None:
         out -= np.matmul(a, b)
     else:
         out += np.matmul(a, b)
+
+
+def conv(x: U64, w: U64, window: Window) -> U64:
+    """The convolution (without turning the window around) of x [groups, images, *space, channels] with
+    w [groups, *window, channels, outputs] mod 2^64: [groups, images, *places, outputs].  Any strides; result
+    C-contiguous.
+    """
+    places = window.places(x.shape[2:-1], w.shape[1:-2])
+    x = padded(x, window)
+    out = np.zeros((*x.shape[:2], *places, w.shape[-1]), np.uint64)
+    for element in np.ndindex(*w.shape[1:-2]):
+        starts = (e * d for e, d in zip(element, window.window_dilation, strict=True))
+        met = (slice(a, a + (n - 1) * s + 1, s) for a, n, s in zip(starts, places, window.stride, strict=True))
+        if out.size:
+            rows = x[(slice(None), slice(None), *met)].reshape(len(x), out[0, ..., 0].size, x.shape[-1])
+            out += np.matmul(rows, w[(slice(None), *element)]).reshape(out.shape)
+    return out
+
+
+def conv_add(out: U64, x: U64, w: U64, window: Window, *, negate: bool = False) -> None:
+    """out += conv(x, w, window) (or -= with `negate`) mod 2^64.  out: C-contiguous."""
+    if negate:
+        out -= conv(x, w, window)
+    else:
+        out += conv(x, w, window)
 
 
 def mul_share(mx: U64, lx: U64, my: U64, ly: U64, gamma: U64, mask: U64, *, first: bool) -> U64:

@@ -7,8 +7,9 @@ line for every protocol.  A sharing is never changed once it is made.
 
 from __future__ import annotations
 
+import typing
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
@@ -37,6 +38,22 @@ class Cost(NamedTuple):
 
     def times(self, count: int) -> Cost:
         return Cost(*(count * a for a in self))
+
+
+class Accumulate(typing.Protocol):
+    def __call__(self, out: Array, x: Array, y: Array, /, *, negate: bool) -> None: ...
+
+
+class Bilinear(NamedTuple):
+    """A map of two ring arrays that is linear in each, and how it is cut into tiles: entries of `axis` (counted from
+    the end) of the result need the same entries of that axis of x, and all of y.
+    """
+
+    shape: tuple[int, ...]  # of the result
+    axis: int
+    least: int  # entries of a tile, at least: each tile goes over y anew
+    product: Callable[[Array, Array], Array]
+    accumulate: Accumulate  # out += product(x, y), or -= it
 
 
 class Protocol(ABC):
@@ -81,8 +98,8 @@ class Protocol(ABC):
         """x·y, elementwise."""
 
     @abstractmethod
-    async def dot(self, p: Place, x: Sharing, y: Sharing) -> Sharing:
-        """x @ y, [..., m, k] by [..., k, n]."""
+    async def bilinear(self, p: Place, f: Bilinear, x: Sharing, y: Sharing) -> Sharing:
+        """f(x, y): a matrix product, a convolution."""
 
     @abstractmethod
     async def and_(self, p: Place, b: Sharing, d: Sharing) -> Sharing:

@@ -9,10 +9,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from mpcnode import kernels
 from mpcnode.graph import TOP, Op, Type
 from mpcnode.party import Place
-from mpcnode.protocols import Cost, Protocol, Sharing
+from mpcnode.protocols import Bilinear, Cost, Protocol, Sharing
 from mpcnode.rounds import Array, exchange
 
 
@@ -53,8 +52,8 @@ class Cleartext(Protocol):
     async def mul(self, p: Place, x: Sharing, y: Sharing) -> Sharing:
         return x * y
 
-    async def dot(self, p: Place, x: Sharing, y: Sharing) -> Sharing:
-        return kernels.matmul(x, y)
+    async def bilinear(self, p: Place, f: Bilinear, x: Sharing, y: Sharing) -> Sharing:
+        return f.product(x[0], y[0])[None]
 
     async def and_(self, p: Place, b: Sharing, d: Sharing) -> Sharing:
         return b & d

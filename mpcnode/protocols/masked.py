@@ -15,14 +15,14 @@ shares of it (see dealing.py).  The term in braces in a formula is E_1's alone (
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from mpcnode import kernels
 from mpcnode.graph import TOP, Kind, Op, Type
 from mpcnode.party import Place
-from mpcnode.protocols import Cost, Protocol, Sharing
+from mpcnode.protocols import Bilinear, Cost, Protocol, Sharing
 from mpcnode.protocols import comparison as compare
 from mpcnode.protocols.dealing import (
     FIRST,
@@ -40,8 +40,6 @@ from mpcnode.protocols.dealing import (
     total,
 )
 from mpcnode.rounds import Array, exchange
-
-ROWS = 256  # of a tile of a matrix product, at least: each tile packs the other factor anew
 
 
 class Masked(Protocol):
@@ -145,29 +143,31 @@ class Masked(Protocol):
         await tiled(p, tiles(a.shape[1]), body)
         return out.reshape(x.shape)
 
-    async def dot(self, p: Place, x: Sharing, y: Sharing) -> Sharing:
-        """As `mul` with f the matrix product: E_1 computes mx·(my - λy_1) - λx_1·my, the others - mx·λy_i - λx_i·my.
-        1 round.
+    async def bilinear(self, p: Place, f: Bilinear, x: Sharing, y: Sharing) -> Sharing:
+        """As `mul` with any bilinear f: E_1 computes f(mx, my - λy_1) - f(λx_1, my), the others - f(mx, λy_i) -
+        f(λx_i, my).  1 round.
         """
-        out = np.empty((*x.shape[:-1], y.shape[-1]), np.uint64)
+        out = np.empty((len(x), *f.shape), np.uint64)
         first = p.rank == FIRST
         right = y[0] if p.rank == HELPER else y[0] - y[1] if first else y[1]
+        behind = (slice(None),) * (-1 - f.axis)
 
-        async def body(p: Place, k: int, rows: slice) -> None:
-            left, result = x[..., rows, :], out[..., rows, :]
+        async def body(p: Place, k: int, at: slice) -> None:
+            cut: tuple[Any, ...] = (..., at, *behind)
+            left, result = x[cut], out[cut]
             mask = fresh(p, np.empty(result.shape[1:], np.uint64))
             result[-1] = mask
             if p.rank == HELPER:
-                await give(p, k, [kernels.matmul(left[0], right)])
+                await give(p, k, [f.product(left[0], right)])
                 await exchange()
                 return
             [s] = await take(p, k, [(np.uint64, mask.shape)])
             s = s + mask
-            kernels.matmul_add(s, left[0], right, negate=not first)
-            kernels.matmul_add(s, left[1], y[0], negate=True)
+            f.accumulate(s, left[0], right, negate=not first)
+            f.accumulate(s, left[1], y[0], negate=True)
             result[0] = total(s, await swap(p, s))
 
-        await tiled(p, row_tiles(out.shape[1:]), body)
+        await tiled(p, axis_tiles(f.shape, f.axis, f.least), body)
         return out
 
     async def and_(self, p: Place, b: Sharing, d: Sharing) -> Sharing:
@@ -272,7 +272,7 @@ class Masked(Protocol):
         return out.reshape(b.shape)
 
     def cost(self, op: Op, args: Sequence[Type], size: int) -> Cost:
-        """Per element, n = 2, swap / deal bytes / rounds: mul and dot 8/8/1, trunc by 18 8/12/1, sign of 45 bits
+        """Per element, n = 2, swap / deal bytes / rounds: mul, dot and conv 8/8/1, trunc by 18 8/12/1, sign of 45 bits
         3.8/30.6/3, select 8/16/1, inject 8/8/1, and 1/8 and 1/8, /1.
         """
         n = op.type.size
@@ -283,7 +283,7 @@ class Masked(Protocol):
         if any(a.kind is Kind.PUBLIC for a in args):
             return Cost()
         match op.name:
-            case "mul" | "dot" | "inject":
+            case "mul" | "dot" | "conv" | "inject":
                 return Cost(1, 8 * n, 8 * n)
             case "trunc":
                 return Cost(1, 8 * n, (8 + np.dtype(wrap_dtype(op.integer("by"))).itemsize) * n)
@@ -305,9 +305,9 @@ def wrap_dtype(by: int) -> type[np.unsignedinteger]:
     return np.uint16 if by <= 16 else np.uint32 if by <= 32 else np.uint64
 
 
-def row_tiles(shape: tuple[int, ...]) -> list[slice]:
-    """Cuts of axis -2 so that a tile has about TILE elements, and not less than ROWS rows."""
-    rows = shape[-2]
-    row_elements = max(1, int(np.prod(shape)) // max(1, rows))
-    step = max(ROWS, -(-TILE // row_elements))  # rounded up: tiles are numbered with 16 bits
-    return [slice(a, min(a + step, rows)) for a in range(0, rows, step)] or [slice(0, 0)]
+def axis_tiles(shape: tuple[int, ...], axis: int, least: int) -> list[slice]:
+    """Cuts of one axis so that a tile has about TILE elements, and not less than `least` entries."""
+    length = shape[axis]
+    entry_elements = max(1, int(np.prod(shape)) // max(1, length))
+    step = max(least, -(-TILE // entry_elements))  # rounded up: tiles are numbered with 16 bits
+    return [slice(a, min(a + step, length)) for a in range(0, length, step)] or [slice(0, 0)]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import rows_arithmetic  # noqa: F401  (enters its rows)
 import rows_control  # noqa: F401
+import rows_convolution  # noqa: F401
 import rows_structure  # noqa: F401
 from rows import NAMES, ROWS, Case, Owners, ring, secret, written
 

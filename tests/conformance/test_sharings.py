@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from rows import ring, zeros_and_ones
 
-from mpcnode import protocols
+from mpcnode import kernels, protocols
 from mpcnode.party import Party, Place, seeded_keys
-from mpcnode.protocols import Protocol
+from mpcnode.protocols import Bilinear, Protocol
 from mpcnode.simulate import Message, Traffic, run
 
+MATMUL = Bilinear((7, 7), -2, 1, kernels.matmul, kernels.matmul_add)
 SETTINGS = [("cleartext", 1), ("cleartext", 3), ("masked", 2), ("masked", 3), ("masked", 5)]
 each_setting = pytest.mark.parametrize(("name", "evaluators"), SETTINGS, ids=str)
 each_value = pytest.mark.parametrize(
@@ -125,7 +126,7 @@ def test_a_sharing_is_not_changed_by_what_is_computed_from_it() -> None:
             square = x.reshape(len(x), 7, 10)
             at = [Place(p.party, i, 0, 0) for i in range(1, 12)]
             await rules.mul(at[0], x, x)
-            await rules.dot(at[1], square, square.swapaxes(1, 2))
+            await rules.bilinear(at[1], MATMUL, square, square.swapaxes(1, 2))
             await rules.trunc(at[2], x, 18)
             await rules.sign(at[3], x, 18)
             await rules.and_(at[4], b, b)

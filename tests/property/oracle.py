@@ -91,10 +91,16 @@ def summed(op: Op, args: list[Known]) -> Known:
     return Known(*(ints(np.sum(part, axes)) if axes else part for part in args[0]))
 
 
-def bilinear(product: Callable[[Ints, Ints], Ints]) -> Callable[[Op, list[Known]], Known]:
+def convolved(op: Op, x: Ints, y: Ints) -> Ints:
+    """Of one image axis, nothing padded."""
+    places, stride = op.type.shape[2], op.integers("stride")[0]
+    return ints(sum(x[:, :, e : e + (places - 1) * stride + 1 : stride] @ y[:, e] for e in range(y.shape[1])))
+
+
+def bilinear(product: Callable[[Op, Ints, Ints], Ints]) -> Callable[[Op, list[Known]], Known]:
     def known(op: Op, args: list[Known]) -> Known:
         (x, ex), (y, ey) = args
-        return Known(product(x, y), product(abs(x), ey) + product(ex, abs(y)) + product(ex, ey))
+        return Known(product(op, x, y), product(op, abs(x), ey) + product(op, ex, abs(y)) + product(op, ex, ey))
 
     return known
 
@@ -144,8 +150,9 @@ OPS: dict[str, Callable[[Op, list[Known]], Known]] = {
     "neg": linear(lambda x: -x),
     "sum": summed,
     "scale": lambda op, args: Known(args[0].middle * op.integer("by"), args[0].error * abs(op.integer("by"))),
-    "mul": bilinear(lambda x, y: x * y),
-    "dot": bilinear(lambda x, y: x @ y),
+    "mul": bilinear(lambda op, x, y: x * y),
+    "dot": bilinear(lambda op, x, y: x @ y),
+    "conv": bilinear(convolved),
     "trunc": trunc,
     "xor": certain(lambda x, y: x ^ y),
     "and": certain(lambda x, y: x & y),

@@ -87,7 +87,16 @@ class Writer:
     # ---- one step for each group of ops ------------------------------------------------------------------------------
     def step(self) -> None:
         """Try to add one value to the pool."""
-        ways = [self.structural, self.unary, self.binary, self.binary, self.dot, self.bits, self.truncate, self.compare]
+        ways = [
+            self.structural,
+            self.unary,
+            self.binary,
+            self.binary,
+            self.product,
+            self.bits,
+            self.truncate,
+            self.compare,
+        ]
         if self._depth < 2:
             ways.append(self.loop)
         try:
@@ -142,8 +151,14 @@ class Writer:
         same = {"shape": x[0].shape} | ({} if name == "mul" else {"frac": x[0].frac})
         return self.emit(name, x, self.some(**same))
 
-    def dot(self) -> tuple[Value, Any]:
-        return self.emit("dot", self.some(shape=(2, 3)), self.some(shape=(3, 2)))
+    def product(self) -> tuple[Value, Any]:
+        x, y = self.some(shape=(2, 3)), self.some(shape=(3, 2))
+        if self.pick(2):
+            return self.emit("dot", x, y)
+        x, y = self.emit("reshape", x, shape=(1, 1, 6, 1)), self.emit("reshape", y, shape=(1, 3, 1, 2))
+        one, none = (1,), (0,)
+        stride = (1 + self.pick(2),)
+        return self.emit("conv", x, y, stride=stride, low=none, high=none, base_dilation=one, window_dilation=one)
 
     def truncate(self) -> tuple[Value, Any]:
         x = self.some(kind=Kind.ARITH)

@@ -23,7 +23,7 @@ from mpcnode.simulate import SimulatedHooks, decode, run, simulate
 OWNER = "evaluator_1"
 Function = Callable[..., Value]
 ROUNDS = {"trunc": 1, "select": 1, "inject": 1, "sign": 3}
-PRODUCTS = ("mul", "dot", "and", "or")
+PRODUCTS = ("mul", "dot", "conv", "and", "or")
 
 
 class Rough(Cleartext):

@@ -47,6 +47,11 @@ TUPLE = Type(Kind.TUPLE, 0, ())
 
 
 # ---- rules on one op -------------------------------------------------------------------------------------------------
+APART = "arith.18 [{}] and arith.18 [{}] are no images and window"
+STEPS = "strides, dilations and lengths of the window are at least 1"
+WINDOW = {"stride": (1,), "low": (0,), "high": (0,), "base_dilation": (1,), "window_dilation": (1,)}
+
+
 class Broken(NamedTuple):
     """An op on arguments of these types, and what the verifier says of it."""
 
@@ -165,6 +170,29 @@ BROKEN = [
     Broken("dot", [arith(3), arith(3)], {}, "arith.18 [3] and arith.18 [3] do not multiply"),
     Broken("dot", [arith(2, 1, 1), arith(3, 1, 1)], {}, "arith.18 [2,1,1] and arith.18 [3,1,1] do not multiply"),
     Broken("dot", [bit(1, 1), bit(1, 1)], {}, "a bit is no ring element: inject it first"),
+    *(
+        Broken("conv", args, WINDOW | attrs, message)
+        for args, attrs, message in (
+            (
+                [arith(1, 2, 5, 3), arith(1, 2, 4, 1)],
+                {},
+                APART.format("1,2,5,3", "1,2,4,1"),
+            ),
+            (
+                [arith(1, 2, 5, 3), arith(2, 2, 3, 1)],
+                {},
+                APART.format("1,2,5,3", "2,2,3,1"),
+            ),
+            ([arith(1, 2, 3), arith(1, 3, 1)], {}, APART.format("1,2,3", "1,3,1")),
+            ([arith(1, 2, 5, 3), arith(1, 2, 3, 1)], {"low": (0, 0)}, "its window has not one entry an axis"),
+            ([arith(1, 2, 5, 3), arith(1, 2, 3, 1)], {"stride": (0,)}, STEPS),
+            ([arith(1, 2, 5, 3), arith(1, 2, 3, 1)], {"base_dilation": (0,)}, STEPS),
+            ([arith(1, 2, 5, 3), arith(1, 0, 3, 1)], {}, STEPS),
+            ([arith(1, 2, 5, 3), arith(1, 2, 3, 1)], {"low": (1 << 33,), "high": (-(1 << 33),)}, "pads out of bounds"),
+            ([arith(1, 2, 5, 3), arith(1, 2, 3, 1)], {"base_dilation": (1 << 40,)}, "pads out of bounds"),
+            ([bit(1, 2, 5, 3), bit(1, 2, 3, 1)], {}, "a bit is no ring element: inject it first"),
+        )
+    ),
     Broken("trunc", [public(frac=18)], {"by": 1}, "truncates arith values only"),
     Broken("trunc", [arith()], {"by": 0}, "by must be 1 to 62"),
     Broken("trunc", [arith()], {"by": 63}, "by must be 1 to 62"),

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from mpcnode import kernels
 from mpcnode.kernels import U64, reference
+from mpcnode.window import Window
 
 ROOT = Path(__file__).parents[2]
 KERNELS = [name for name in kernels.__all__ if inspect.isfunction(getattr(reference, name, None))]
@@ -112,7 +113,17 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_kernel_is_exported_with_the_signature_of_the_reference() -> None:
-    assert set(KERNELS) >= {"matmul", "matmul_add", "mul_share", "trunc_share", "leaf_share", "gate_share", "to_planes"}
+    assert set(KERNELS) >= {
+        "matmul",
+        "matmul_add",
+        "conv",
+        "conv_add",
+        "mul_share",
+        "trunc_share",
+        "leaf_share",
+        "gate_share",
+        "to_planes",
+    }
     for module in (native, kernels):
         for name in KERNELS:
             assert inspect.signature(getattr(module, name)) == inspect.signature(getattr(reference, name)), name
@@ -271,6 +282,82 @@ def test_matmul_refuses() -> None:
     for out in (ring(r, 3, 4), ring(r, 5, 3).T, np.zeros((3, 5), np.int64), odd(ring(r, 3, 5)), frozen):
         with pytest.raises(ValueError, match="matmul_add: want"):
             native.matmul_add(out, a, b)  # type: ignore[arg-type]
+
+
+# ---- convolutions ----------------------------------------------------------------------------------------------------
+def moved(r: np.random.Generator, *shape: int) -> U64:
+    """An array of that shape whose axes lie in memory in another order, some of them reversed."""
+    order = r.permutation(len(shape))
+    x = ring(r, *(shape[a] for a in order)).transpose(np.argsort(order))
+    return x[tuple(slice(None, None, int(s)) for s in r.choice([1, -1], len(shape)))]
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_conv_on_random_windows(setting: None, rank: int) -> None:
+    r = rng(rank)
+    for _ in range(60):
+        groups, images, channels, outputs = (int(n) for n in r.integers(1, 4, 4))
+        space, sizes = (tuple(int(n) for n in r.integers(1, most, rank)) for most in (8, 4))
+        ends = ((1, 3), (-2, 4), (-2, 4), (1, 4), (1, 3))
+        window = Window(*(tuple(int(n) for n in r.integers(low, high, rank)) for low, high in ends))
+        x, w = moved(r, groups, images, *space, channels), moved(r, groups, *sizes, channels, outputs)
+        same("conv", x, w, window)
+        got = ring(r, *native.conv(x, w, window).shape)
+        want, negate = got.copy(), bool(r.integers(2))
+        native.conv_add(got, x, w, window, negate=negate)
+        reference.conv_add(want, x, w, window, negate=negate)
+        np.testing.assert_array_equal(got, want)
+
+
+PLAIN = Window((1, 1), (0, 0), (0, 0), (1, 1), (1, 1))
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "window"),
+    [
+        ((1, 9, 12, 12, 20), (1, 5, 5, 20, 50), PLAIN),
+        ((1, 9, 8, 8, 50), (1, 5, 5, 50, 20), PLAIN._replace(low=(4, 4), high=(4, 4))),
+        ((1, 3, 40, 40, 16), (1, 3, 3, 16, 7), PLAIN._replace(low=(1, 1), high=(1, 1))),
+        ((1, 3, 9, 9, 33), (1, 3, 3, 33, 7), PLAIN._replace(low=(1, 1), high=(2, 2), base_dilation=(2, 2))),
+        ((5, 1, 30, 30, 3), (5, 26, 26, 3, 4), PLAIN),
+    ],
+)
+def test_conv_across_the_blocks(setting: None, left: tuple[int, ...], right: tuple[int, ...], window: Window) -> None:
+    r = rng(*left)
+    same("conv", ring(r, *left), ring(r, *right), window)
+    same("conv", moved(r, *left), moved(r, *right), window)
+
+
+def test_conv_takes_any_memory(setting: None) -> None:
+    r = rng()
+    x, w = ring(r, 2, 3, 6, 6, 2), ring(r, 2, 3, 3, 2, 5)
+    for left, right in [
+        (odd(x), odd(w)),
+        (np.broadcast_to(x[:, :1], x.shape), w),
+        (x, np.broadcast_to(w[:1], w.shape)),
+    ]:
+        same("conv", left, right, PLAIN)
+
+
+@pytest.mark.parametrize("axis", range(5))
+def test_conv_of_nothing(setting: None, axis: int) -> None:
+    left, right = [1, 3, 6, 5, 2], [1, 3, 3, 2, 4]
+    left[axis] = 0
+    if axis in (0, 4):
+        right[{0: 0, 4: 3}[axis]] = 0
+    same("conv", ring(rng(), *left), ring(rng(), *right), PLAIN)
+
+
+def test_conv_refuses() -> None:
+    x, w = ring(rng(), 1, 3, 6, 6, 2), ring(rng(), 1, 3, 3, 2, 5)
+    for left, right in [(x, w[0]), (x[..., :1], w), (np.concatenate([x, x]), w), (x.astype(np.int64), w)]:
+        with pytest.raises(ValueError, match="conv: want"):
+            native.conv(left, right, PLAIN)
+    frozen = ring(rng(), 1, 3, 4, 4, 5)
+    frozen.flags.writeable = False
+    for out in (ring(rng(), 1, 3, 4, 4, 4), ring(rng(), 5, 4, 4, 3, 1).T, frozen):
+        with pytest.raises(ValueError, match="conv_add: want"):
+            native.conv_add(out, x, w, PLAIN)
 
 
 # ---- elementwise -----------------------------------------------------------------------------------------------------

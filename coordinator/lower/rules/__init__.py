@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from coordinator.lower.rules import arithmetic, contraction, elementwise, indexing, logic, structure
+from coordinator.lower.rules import arithmetic, contraction, convolution, elementwise, indexing, logic, structure
 from coordinator.lower.rules.registry import RULES, CompileError, Operand, Public, Site, refuse
 from mpcnode.graph import GraphError
 
@@ -56,6 +56,7 @@ __all__ = [
     "Site",
     "arithmetic",
     "contraction",
+    "convolution",
     "elementwise",
     "indexing",
     "logic",

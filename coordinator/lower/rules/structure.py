@@ -23,7 +23,10 @@ def same(s: Site, *xs: Operand) -> tuple[Operand, ...]:
 
 @rule("reshape", "squeeze", "expand_dims")
 def reshape(s: Site, x: Value) -> Value:
-    return moved(s, x, lambda v: s.b.reshape(v, s.shape))
+    """A reshape's `dimensions` are an order that the axes are brought into before."""
+    order = s.params.get("dimensions") if s.name == "reshape" else None
+    perm = tuple(range(len(x.shape)) if order is None else (int(a) for a in order))
+    return moved(s, x, lambda v: s.b.reshape(s.b.transpose(v, perm), s.shape))
 
 
 @rule("transpose")
