@@ -15,7 +15,7 @@ $(INSTALLED): pyproject.toml setup.py $(KERNELS)
 	@touch $@
 
 demo: $(INSTALLED)
-	@$(PYTHON) examples/breast_cancer/demo.py
+	@$(PYTHON) examples/demo.py breast_cancer
 
 test: lint
 	$(PYTHON) -m pytest

@@ -21,7 +21,7 @@ from mpcnode import doctor, kernels, tls
 from mpcnode.admission import Run, admit, run_of
 from mpcnode.attempt import Attempt
 from mpcnode.cluster import Cluster
-from mpcnode.datasets import Datasets
+from mpcnode.datasets import Datasets, Schema
 from mpcnode.errors import ConfigError, LinkError, MpcError
 from mpcnode.graph import GraphError
 from mpcnode.grpc_links import METHOD, GrpcLink, Outbox
@@ -121,6 +121,17 @@ class Attempts:
             attempt.ended.wait(RELEASE_S)
 
 
+def describe(schema: Schema) -> node_pb2.Schema:
+    """A schema as a message."""
+    return node_pb2.Schema(
+        dataset=schema.name,
+        rows=schema.rows,
+        columns=[node_pb2.Column(name=column.name, dtype=column.dtype) for column in schema.columns],
+        groups=[node_pb2.ColumnGroup(name=name, columns=members) for name, members in schema.groups.items()],
+        key=schema.key or "",
+    )
+
+
 class NodeService(node_pb2_grpc.NodeServicer):
     """For the coordinator."""
 
@@ -130,20 +141,7 @@ class NodeService(node_pb2_grpc.NodeServicer):
 
     def Schemas(self, request: node_pb2.SchemasRequest, context: grpc.ServicerContext) -> node_pb2.SchemasReply:
         """Names, types and row counts of this node's datasets."""
-        return node_pb2.SchemasReply(
-            schemas=[
-                node_pb2.Schema(
-                    dataset=schema.name,
-                    rows=schema.rows,
-                    columns=[node_pb2.Column(name=c.name, dtype=c.dtype) for c in schema.columns],
-                    groups=[
-                        node_pb2.ColumnGroup(name=name, columns=members) for name, members in schema.groups.items()
-                    ],
-                    key=schema.key or "",
-                )
-                for schema in self._datasets.schemas()
-            ]
-        )
+        return node_pb2.SchemasReply(schemas=map(describe, self._datasets.schemas()))
 
     def Prepare(self, request: node_pb2.PrepareRequest, context: grpc.ServicerContext) -> node_pb2.PrepareReply:
         """Check a program and read the data for it."""
