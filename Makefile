@@ -1,11 +1,11 @@
-# make demo | test | lint | bench | proto     Each sets up what it needs in .venv, from a fresh clone.
+# make demo | test | lint | bench | proto | hooks     Each sets up what it needs in .venv, from a fresh clone.
 PYTHON3 ?= python3
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 KERNELS := $(wildcard mpcnode/kernels/*.c mpcnode/kernels/*.h) mpcnode/kernels/_build.py
 
-.PHONY: demo test lint bench proto clean
+.PHONY: demo test lint bench proto hooks clean
 
 $(INSTALLED): pyproject.toml setup.py $(KERNELS)
 	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "this needs Python 3.11 or later; name one with make PYTHON3=/path/to/python3.11")'
@@ -31,6 +31,9 @@ bench: $(INSTALLED)
 
 proto: $(INSTALLED)
 	PYTHON=$(PYTHON) sh proto/generate.sh
+
+hooks: $(INSTALLED)
+	$(VENV)/bin/pre-commit install
 
 clean:
 	rm -rf $(VENV) .demo .bench build *.egg-info mpcnode/kernels/*.so mpcnode/kernels/_native.c

@@ -94,6 +94,36 @@ def test_every_edge_meets_every_edge(evaluators: int) -> None:
         assert np.all((off == 0) | ((off == 1) & (z & ((1 << by) - 1) != 0))), by
 
 
+@pytest.mark.parametrize("evaluators", [2, 3])
+def test_rounding_is_at_a_threshold_that_evaluators_know(evaluators: int) -> None:
+    """The functionality of docs/security.md: up exactly where z mod 2^by > c mod 2^by, c being the masked value."""
+    for by in (1, 7, 18, 40, 62):
+        random = rng(100 + by)
+        z = random.integers(1 - LIMIT, LIMIT, 1000, np.int64) >> random.integers(0, 62, 1000)
+        r, last = ring(random, 1000), (1 << by) - 1
+        up = (z.view(np.uint64) & np.uint64(last)) > ((z.view(np.uint64) + r) & np.uint64(last))
+        assert 0 < up.sum() < 1000
+        np.testing.assert_array_equal(truncated(z, r, by, evaluators, random), (z >> by) + up)
+
+
+def test_a_sign_without_its_last_bits_is_that_of_the_truncation() -> None:
+    """The same threshold: so around zero, where it decides, both agree."""
+
+    class Small(Hooks):
+        def read(self, op: Op) -> Array:
+            return z.view(np.uint64)[:, None]
+
+    by = 18
+    z = rng(6).integers(-(1 << by), 1 << by, 10_000, np.int64)
+    b = Builder()
+    x = b.emit("input", type=Type(Kind.ARITH, by, (len(z), 1)), owner="owner", dataset="x", columns=("v",))
+    for name, value in (("sign", b.emit("sign", x, lo=by)), ("trunc", b.emit("trunc", x, by=by))):
+        b.emit("reveal", value, to=("analyst",), name=name)
+    found = simulate(b.graph(), {}, "masked", hooks=lambda rank: Small()).outputs
+    np.testing.assert_array_equal(found["sign"].astype(bool), found["trunc"] < 0)
+    assert 0 < (found["trunc"][z < 0] == 0).sum() < (z < 0).sum()  # the threshold decides, either way
+
+
 def test_beyond_the_limit_some_masks_wreck_the_result() -> None:
     """The range of the encoder and of the compiler is no whim."""
     z, r = np.full(1000, LIMIT + (1 << 60), np.int64), ring(rng(3), 1000)
