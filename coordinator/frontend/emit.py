@@ -86,7 +86,13 @@ class Block:
                 for v, result in zip(e.outputs, results, strict=True)
                 if result is not None and v not in self.known
             )
-        return [self.read(v) if v not in self.known or v in self.given else None for v in self.flat.outputs]
+        return [self.read(v) if v not in self.known or self.origin(v) in self.given else None for v in self.flat.outputs]
+
+    def origin(self, v: int) -> int:
+        """What a known variable is given as: itself, or what it is a broadcast of."""
+        while v not in self.given and v in self.broadcasts:
+            v = self.broadcasts[v].inputs[0]
+        return v
 
     def read(self, v: int) -> Operand:
         if v in self.values:

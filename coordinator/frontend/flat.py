@@ -148,8 +148,8 @@ def _kind(dtype: Any) -> str:
 def _library_folders() -> tuple[str, ...]:
     """Where installed packages and this compiler live: their lines are not the user's."""
     paths = sysconfig.get_paths()
-    own = Path(__file__).parents[1]
-    return tuple({*(paths[key] for key in ("purelib", "platlib", "stdlib")), str(own)})
+    own, packages = Path(__file__).parents[1], Path(jax.__file__).parents[1]  # jax may be installed elsewhere
+    return tuple({*(paths[key] for key in ("purelib", "platlib", "stdlib")), str(own), str(packages)})
 
 
 def user_line(frame: FrameType, line: int) -> str:

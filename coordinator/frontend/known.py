@@ -20,6 +20,7 @@ from coordinator.frontend.visibility import known_outputs, known_variables, outp
 from coordinator.lower.rules import Public, refuse
 
 LIMIT_BYTES = 1 << 30  # of known values that one loop may need
+FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # it runs once: compile soon
 Arrays: TypeAlias = Sequence[Any]  # None for a secret
 
 
@@ -159,7 +160,7 @@ def mapped(
             f"needs {total >> 20} MiB of known numbers, more than {LIMIT_BYTES >> 20}",
             "compute them in the loop from something smaller, or make fewer steps",
         )
-    return [Public(_host(array), loops, "f") for array in jax.jit(whole)(arrays)]
+    return [Public(_host(array), loops, "f") for array in jax.jit(whole, compiler_options=FAST)(arrays)]
 
 
 def _host(array: Any) -> Any:

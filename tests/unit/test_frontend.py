@@ -89,6 +89,7 @@ def test_outputs_that_do_not_match_the_job(result: Any, why: str) -> None:
 
 def test_a_known_result_is_revealed_all_the_same() -> None:
     assert evaluated(traced(lambda x: jnp.arange(3.0) / 2, X).graph, X)["out"].tolist() == [0, 0.5, 1]
+    assert evaluated(traced(lambda x: jnp.ones((2, 2)), X).graph, X)["out"].tolist() == [[1, 1], [1, 1]]
 
 
 @pytest.mark.parametrize(

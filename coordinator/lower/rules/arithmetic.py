@@ -17,6 +17,7 @@ from coordinator.lower.rules.registry import Operand, Public, Site, approximate,
 # ---- linear --------------------------------------------------------------------------------------------------------
 @rule("add", "add_any")
 def add(s: Site, x: Operand, y: Operand) -> Operand:
+    x, y = s.bounded(x), s.bounded(y)
     for one, other in ((x, y), (y, x)):
         if isinstance(one, Public):
             if one.scalar == 0 and isinstance(other, Value):
@@ -24,22 +25,42 @@ def add(s: Site, x: Operand, y: Operand) -> Operand:
             again = rechoose(s, other, one.scalar, operator.add)
             if again is not None:
                 return again
-            return s.b.add(s.value(other, s.shape), s.value(_guarded(s, one, other), s.shape))
+            guard, guarded = _guarded(s, one, other)
+            return s.b.add(s.value(guarded, s.shape), s.value(guard, s.shape))
     return s.b.add(*s.both(x, y))
 
 
-def _guarded(s: Site, guard: Public, root: Operand) -> Public:
-    """A small constant added to a square root keeps a later quotient small.  The root of a number that is zero but for
-    its last bit is 2^(-frac/2): a guard below that guards nothing, so it is raised to it (optax.adam adds 1e-8).
+def _guarded(s: Site, guard: Public, x: Operand) -> tuple[Public, Operand]:
+    """A guard and what it is added to.  A small constant added to a square root, or inside of it, keeps a later quotient
+    small (optax.adam adds 1e-8); below the resolution of x it guards nothing.  So a quarter of a unit in the last place
+    is added inside of the root, grown as x has grown since it was rounded: Adam's v / (1 - b2^t) is up to 1000 v.  Then
+    what was rounded to 0 is not divided by less than half of what it may have been.
     """
-    least, number = 2.0 ** -(s.b.frac // 2), guard.scalar
-    if s.noted(root, "root") is not None and number is not None and 0 < number < least:
-        return guard._replace(array=np.full((), least), over=())
-    return guard
+    number, unit = guard.scalar, 2.0**-s.b.frac
+    if number is None or number <= 0 or not isinstance(x, Value):
+        return guard, x
+    grown, root = s.noted(x, "times"), s.noted(x, "root")
+    if grown is not None and number < unit:
+        return _part_of_unit(s, grown[0]), x
+    if root is None or number >= math.sqrt(unit):
+        return guard, x
+    square, growth = root
+    inner = s._replace(shapes=[square.shape])
+    lifted = s.b.add(square, inner.value(_part_of_unit(s, growth), square.shape))
+    return guard._replace(array=np.float32(0)), pointwise(s, approx.sqrt, lifted)
+
+
+def _part_of_unit(s: Site, growth: Public | None) -> Public:
+    """A quarter of a unit in the last place times the growth, in whole units and one at least."""
+    if growth is None:
+        return Public(np.float64(2.0**-s.b.frac), (), "f")
+    quarters = np.ceil(np.abs(np.asarray(growth.array, np.float64)) / 4)
+    return growth._replace(array=np.maximum(1.0, quarters) * 2.0**-s.b.frac)
 
 
 @rule("sub")
 def sub(s: Site, x: Operand, y: Operand) -> Operand:
+    x, y = s.bounded(x), s.bounded(y)
     if isinstance(y, Public):
         return add(s, x, y._replace(array=np.negative(np.asarray(y.array))))
     if isinstance(x, Public) and x.scalar == 0:
@@ -97,11 +118,13 @@ def times(s: Site, x: Value, c: Public) -> Value:
     if number is not None:
         s.check(c)
         again = rechoose(s, x, number, operator.mul)
-        return s.b.spread(scaled(s, x, number), s.shape) if again is None else again
+        if again is not None or abs(number) <= 1:
+            return s.b.spread(scaled(s, x, number), s.shape) if again is None else again
+        return s.note(s.b.spread(scaled(s, x, number), s.shape), "times", c)
     x = s.b.spread(x, s.shape)
     if s.kind == "i":
         return s.b.emit("mul", x, s.value(c, s.shape))
-    return s.b.mul(x, s.factor(c, s.shape))
+    return s.note(s.b.mul(x, s.factor(c, s.shape)), "times", c)
 
 
 def scaled(s: Site, x: Value, number: float) -> Value:
@@ -162,7 +185,8 @@ def power(s: Site, x: Operand, y: Operand) -> Operand:
 
 @rule("sqrt")
 def root(s: Site, x: Value) -> Value:
-    return s.note(pointwise(s, approx.sqrt, x), "root")
+    grown = s.noted(x, "times")
+    return s.note(pointwise(s, approx.sqrt, x), "root", x, grown[0] if grown else None)
 
 
 @rule("div")

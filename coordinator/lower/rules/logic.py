@@ -141,6 +141,7 @@ def reduce_boolean(s: Site, x: Value) -> Value:
 @rule("select_n")
 def select_n(s: Site, which: Operand, *cases: Operand) -> Operand:
     """cases[which], elementwise."""
+    cases = tuple(s.bounded(case) for case in cases)
     if isinstance(which, Public):
         return _known_choice(s, which, cases)
     if which.type.kind is not Kind.BIT or len(cases) != 2:

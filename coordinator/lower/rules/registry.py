@@ -18,6 +18,8 @@ from mpcnode.errors import MpcError
 from mpcnode.ring import FRAC, LIMIT_BITS
 
 Numbers: TypeAlias = npt.NDArray[Any]
+ENDLESS = 2.0**64  # known numbers from here on stand for infinity,
+FAR = 2.0**20  # and this for them, in sums and choices
 
 
 class CompileError(MpcError):
@@ -165,6 +167,16 @@ class Site(NamedTuple):
         if scaled.size == 1:  # a guard such as 1e-12 must not become 0
             scaled = np.where((scaled == 0) & (x.array != 0), np.sign(x.array), scaled)
         return np.asarray(scaled, np.int64)
+
+    def bounded(self, x: Operand) -> Operand:
+        """Known floats with FAR for what is infinite, or too large for any ring.  Who masks logits with -jnp.inf or
+        jnp.finfo(...).min only means that they are never the largest.
+        """
+        if not isinstance(x, Public) or x.kind != "f":
+            return x
+        array = np.asarray(x.array)
+        endless = np.abs(array) >= ENDLESS
+        return x._replace(array=np.where(endless, np.copysign(FAR, array), array)) if endless.any() else x
 
     def check(self, x: Public) -> None:
         """Refuse what is no number."""
