@@ -86,7 +86,8 @@ class Block:
                 for v, result in zip(e.outputs, results, strict=True)
                 if result is not None and v not in self.known
             )
-        return [self.read(v) if v not in self.known or self.origin(v) in self.given else None for v in self.flat.outputs]
+        missing = {v for v in self.flat.outputs if v in self.known and self.origin(v) not in self.given}
+        return [None if v in missing else self.read(v) for v in self.flat.outputs]
 
     def origin(self, v: int) -> int:
         """What a known variable is given as: itself, or what it is a broadcast of."""

@@ -31,10 +31,10 @@ def add(s: Site, x: Operand, y: Operand) -> Operand:
 
 
 def _guarded(s: Site, guard: Public, x: Operand) -> tuple[Public, Operand]:
-    """A guard and what it is added to.  A small constant added to a square root, or inside of it, keeps a later quotient
-    small (optax.adam adds 1e-8); below the resolution of x it guards nothing.  So a quarter of a unit in the last place
-    is added inside of the root, grown as x has grown since it was rounded: Adam's v / (1 - b2^t) is up to 1000 v.  Then
-    what was rounded to 0 is not divided by less than half of what it may have been.
+    """A guard and what it is added to.  A small constant added to a square root, or inside of it, keeps a later
+    quotient small (optax.adam adds 1e-8); below the resolution of x it guards nothing.  So a quarter of a unit in the
+    last place is added inside of the root, grown as x has grown since it was rounded: Adam's v / (1 - b2^t) is up to
+    1000 v.  Then what was rounded to 0 is not divided by less than half of what it may have been.
     """
     number, unit = guard.scalar, 2.0**-s.b.frac
     if number is None or number <= 0 or not isinstance(x, Value):
