@@ -157,13 +157,18 @@ def serve(
 
 
 @app.command()
-def doctor(folder: Dir = Path(), cluster_file: ClusterFile = Path("cluster.toml")) -> None:
+def doctor(
+    members: Annotated[list[str] | None, typer.Argument(metavar="[MEMBER]...", help="Whom to try, if not all.")] = None,
+    *,
+    folder: Dir = Path(),
+    cluster_file: ClusterFile = Path("cluster.toml"),
+) -> None:
     """Reach every member, compare certificates, clocks, versions and cluster files, and say what is wrong."""
     identity, cluster = load_identity(folder), Cluster.load(cluster_file)
     cluster.check_member(identity)
     table = Table("member", "role", "address", "version", "kernels", "clock", "round trip", "state")
     problems = cluster.validity()
-    for card, answer, found in health.examine(identity, cluster):
+    for card, answer, found in health.examine(identity, cluster, names=members or ()):
         measured = ("", "", "", "")
         if answer is not None:
             clock, trip = f"{answer.clock_offset_s * 1e3:+.1f} ms", f"{answer.round_trip_s * 1e3:.2f} ms"

@@ -8,7 +8,7 @@ import socket
 import ssl
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from importlib import metadata
@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from mpcnode import tls
 from mpcnode.cluster import Cluster
+from mpcnode.errors import ConfigError
 from mpcnode.identity import Card, Identity, fingerprint, split_address
 from mpcnode.wire import node_pb2, node_pb2_grpc
 
@@ -52,9 +53,19 @@ def version() -> str:
         return "unknown"
 
 
-def examine(identity: Identity, cluster: Cluster, deadline_s: float = DEADLINE_S) -> Iterator[Finding]:
-    """Try every member that has an address, one after the other."""
+def examine(
+    identity: Identity, cluster: Cluster, deadline_s: float = DEADLINE_S, names: Sequence[str] = ()
+) -> Iterator[Finding]:
+    """Try every member that has an address, or those of these names, one after the other.
+
+    ConfigError for the name of nobody, or of a member that serves nothing.
+    """
+    for name in names:
+        if cluster.card(name).address is None:
+            raise ConfigError(f"{name} has no address in cluster.toml, so nothing can be asked of it")
     for card in cluster.servers:
+        if names and card.name not in names:
+            continue
         problem = check_certificate(identity, cluster, card, deadline_s)
         answer = None if problem else ask(identity, cluster, card, deadline_s)
         if isinstance(answer, Answer):

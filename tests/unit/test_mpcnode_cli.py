@@ -225,6 +225,16 @@ def test_doctor_finds_everybody_well(mpcnode: Run, world: World, who: str) -> No
     assert "analyst" not in found.out
 
 
+def test_doctor_tries_some_only(mpcnode: Run, world: World) -> None:
+    world.save({"clinic_a": world.serve_well("clinic_a")} | dict.fromkeys(["helper", "clinic_b"], "127.0.0.1:1"))
+    found = mpcnode("doctor", "clinic_a", "--dir", "clinic_a")
+    assert (found.code, problems_of(found), found.out.count("well")) == (0, [], 1)
+    assert mpcnode("doctor", "clinic_a", "helper", "--dir", "clinic_a").code == 1
+    for nobody, why in (("mallory", "mallory is not in the cluster"), ("analyst", "analyst has no address")):
+        found = mpcnode("doctor", nobody, "--dir", "clinic_a")
+        assert found.code == 1 and why in found.err
+
+
 def test_doctor_compares_what_members_say(mpcnode: Run, world: World) -> None:
     abouts = {
         "helper": About(world.cluster, world.info("helper"), clock_offset_s=-90),
