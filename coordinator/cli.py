@@ -189,6 +189,9 @@ def estimate(
     rate: Annotated[
         float, typer.Option(parser=cost.bytes_per_s, metavar="RATE", help="What a node can send, such as 352Mbit/s.")
     ] = "1Gbit/s",  # type: ignore[assignment]
+    rounds: Annotated[
+        bool, typer.Option("--rounds", help="Show what makes the rounds: the longest chain of ops, by source line.")
+    ] = False,
     lines: Annotated[int, typer.Option(min=1, help="How many source lines to list.")] = 20,
     folder: Dir = Path(),
     cluster_file: ClusterFile = Path("cluster.toml"),
@@ -196,10 +199,13 @@ def estimate(
     """Say what a job costs before it runs: rounds, bytes and the network's seconds, by source line."""
     with Client(folder, cluster_file) as client:
         compiled = client.compile(job)
-    found, _ = _estimate(compiled.graph, client.cluster)
+    found, rules = _estimate(compiled.graph, client.cluster)
     console.print(report.costs(found))
     console.print(f"the network takes {report.duration(found.seconds(rtt, rate))}; computing comes on top, or overlaps")
     console.print(report.cost_table(found, lines))
+    if rounds:
+        chain = cost.critical_chain(compiled.graph, rules, len(client.cluster.parties))
+        console.print(report.chain_table(chain, lines))
 
 
 @app.command("simulate")

@@ -7,7 +7,7 @@ body's.  The conformance suite holds the declared costs to what the simulator co
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from mpcnode.graph import Graph, Op
@@ -22,6 +22,36 @@ class Line(NamedTuple):
     ops: int  # kinds of op, each counted once
     executions: int
     cost: Cost
+
+
+class Leg(NamedTuple):
+    """Ops of one line that follow one another on the longest chain: their names and the rounds that they take."""
+
+    where: str
+    ops: tuple[str, ...]
+    rounds: int
+
+
+class Chain(NamedTuple):
+    """The chain of dependent ops that makes the rounds of one step of a loop, or of a program without loops (where is
+    empty then, and steps 1).
+    """
+
+    where: str
+    steps: int
+    legs: tuple[Leg, ...]
+
+    @property
+    def rounds(self) -> int:
+        """Of one step."""
+        return sum(leg.rounds for leg in self.legs)
+
+    def by_line(self) -> list[tuple[str, int]]:
+        """Each line's rounds on the chain, the most first."""
+        sums: dict[str, int] = {}
+        for leg in self.legs:
+            sums[leg.where] = sums.get(leg.where, 0) + leg.rounds
+        return sorted(sums.items(), key=lambda item: item[1], reverse=True)
 
 
 class Estimate(NamedTuple):
@@ -71,9 +101,52 @@ def estimate(graph: Graph, protocol: Protocol, size: int) -> Estimate:
     return Estimate(rounds, total, size - protocol.helpers, tuple(table))
 
 
+def critical_chain(graph: Graph, protocol: Protocol, size: int) -> Chain:
+    """What makes the rounds of one step of the outermost loop that takes the most of them."""
+    loops = [op for op in graph.ops if op.name == "loop"]
+    if not loops:
+        return Chain("", 1, _legs(_longest(graph, protocol, size)))
+    most = max(loops, key=lambda op: op.integer("length") * _rounds(op.body, protocol, size))
+    return Chain(most.where, most.integer("length"), _legs(_longest(most.body, protocol, size)))
+
+
+def _legs(chain: Sequence[tuple[Op, int]]) -> tuple[Leg, ...]:
+    legs: list[Leg] = []
+    for op, rounds in chain:
+        if legs and legs[-1].where == op.where:
+            last = legs.pop()
+            legs.append(Leg(op.where, (*last.ops, op.name), last.rounds + rounds))
+        else:
+            legs.append(Leg(op.where, (op.name,), rounds))
+    return tuple(legs)
+
+
+def _longest(graph: Graph, protocol: Protocol, size: int) -> list[tuple[Op, int]]:
+    """The longest chain of dependent ops, in order: those that take rounds, an inner loop's for all of its steps."""
+    ready = _ready(graph, protocol, size)
+    chain: list[tuple[Op, int]] = []
+    at = max(range(len(ready)), key=ready.__getitem__, default=-1)
+    while at >= 0:
+        op = graph.ops[at]
+        before = max(op.args, key=ready.__getitem__, default=-1)
+        own = ready[at] - (ready[before] if before >= 0 else 0)
+        if own and op.name == "loop":
+            inner = _longest(op.body, protocol, size)
+            chain += [(inside, op.integer("length") * rounds) for inside, rounds in reversed(inner)]
+        elif own:
+            chain.append((op, own))
+        at = before
+    return chain[::-1]
+
+
 def _rounds(graph: Graph, protocol: Protocol, size: int) -> int:
     """The longest chain of dependent ops, in rounds."""
-    ready: list[int] = []  # the round after which a value is there
+    return max(_ready(graph, protocol, size), default=0)
+
+
+def _ready(graph: Graph, protocol: Protocol, size: int) -> list[int]:
+    """For each op the round after which its value is there."""
+    ready: list[int] = []
     for op in graph.ops:
         start = max((ready[a] for a in op.args), default=0)
         if op.name == "loop":
@@ -81,7 +154,7 @@ def _rounds(graph: Graph, protocol: Protocol, size: int) -> int:
         else:
             own = protocol.cost(op, [graph.ops[a].type for a in op.args], size).rounds
         ready.append(start + own)
-    return max(ready, default=0)
+    return ready
 
 
 def _executions(graph: Graph, times: int) -> Iterator[tuple[Op, list[Op], int]]:

@@ -23,7 +23,7 @@ from rich.text import Text
 
 from coordinator.client import Client
 from coordinator.compiled import Compiled
-from coordinator.cost import Estimate
+from coordinator.cost import Chain, Estimate
 from coordinator.programs import outputs
 from coordinator.sampling import Simulated
 from mpcnode import policy
@@ -99,6 +99,24 @@ def cost_table(found: Estimate, most: int) -> Table:
     if hidden > 0:
         table.caption = f"and {hidden} more lines"
     return table
+
+
+def chain_table(chain: Chain, most: int) -> RenderableType:
+    """What follows what in one step, with the rounds that have passed, and the sums by line."""
+    step = f"one of {chain.steps:,} steps of the loop at {chain.where or '(unknown)'}" if chain.where else "the program"
+    title = f"the longest chain of {step}: {chain.rounds} rounds"
+    table = Table("line", "ops", "rounds", "so far", title=escape(title))
+    table.columns[2].justify = table.columns[3].justify = "right"
+    passed = 0
+    for leg in chain.legs:
+        passed += leg.rounds
+        counts = ", ".join(f"{count} {name}" if count > 1 else name for name, count in Counter(leg.ops).items())
+        table.add_row(escape(leg.where or "(inputs)"), counts, f"{leg.rounds}", f"{passed}")
+    sums = Table("line", "rounds on the chain", title="by source line")
+    sums.columns[1].justify = "right"
+    for where, rounds in chain.by_line()[:most]:
+        sums.add_row(escape(where or "(inputs)"), f"{rounds}")
+    return Group(table, sums)
 
 
 def simulation(found: Simulated, most: int) -> RenderableType:

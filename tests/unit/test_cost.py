@@ -119,6 +119,62 @@ def test_estimates_are_what_the_simulator_counts(evaluators: int) -> None:
         assert found.link_bytes == traffic.sent_bytes[3, 1] == traffic.sent_bytes[3, 2]
 
 
+# ---- the chain that makes the rounds ---------------------------------------------------------------------------------
+def test_the_chain_of_a_program_without_loops() -> None:
+    b = Builder()
+    with b.at("t.py:1"):
+        x = read(b, 4, 4)
+    with b.at("t.py:2"):
+        short = b.emit("mul", x, x)
+        long = b.emit("trunc", b.emit("dot", x, x), by=18)
+    with b.at("t.py:3"):
+        sign = b.emit("sign", long, lo=0)
+    with b.at("t.py:2"):
+        kept = b.emit("select", sign, long, keep=0)
+    reveal(b, kept)
+    reveal(b, short)
+    found = cost.critical_chain(b.graph(), MASKED, SIZE)
+    assert found.legs == (
+        cost.Leg("t.py:1", ("input",), 1),
+        cost.Leg("t.py:2", ("dot", "trunc"), 2),
+        cost.Leg("t.py:3", ("sign",), 3),
+        cost.Leg("t.py:2", ("select",), 1),
+    )
+    assert (found.where, found.steps, found.rounds) == ("", 1, 7)
+    assert found.rounds == cost.estimate(b.graph(), MASKED, SIZE).rounds
+    assert found.by_line() == [("t.py:2", 3), ("t.py:3", 3), ("t.py:1", 1)]
+
+
+def test_the_chain_of_the_loop_with_the_most_rounds() -> None:
+    b = Builder()
+    x = read(b, 2, 2)
+    with b.at("t.py:5"):
+        x = loop(b, x, length=10, products=1)
+    with b.at("t.py:6"):
+        x = loop(b, x, length=2, products=9)
+    reveal(b, x)
+    found = cost.critical_chain(b.graph(), MASKED, SIZE)
+    assert (found.where, found.steps, found.rounds) == ("t.py:6", 2, 18)
+
+
+def test_an_inner_loop_counts_all_its_steps() -> None:
+    body = Builder()
+    y = body.emit("param", index=0, type=Type(Kind.ARITH, 18, (2, 2)))
+    with body.at("t.py:9"):
+        y = body.emit("trunc", body.emit("mul", y, y), by=18)
+    y = loop(body, y, length=5, products=1)
+    b = Builder()
+    turns = b.emit("loop", read(b, 2, 2), length=3, reverse=0, consts=0, carry=1, body=body.graph([y]))
+    reveal(b, b.emit("get", turns, index=0))
+    found = cost.critical_chain(b.graph(), MASKED, SIZE)
+    assert [(leg.ops, leg.rounds) for leg in found.legs] == [(("mul", "trunc"), 2), (("mul", "trunc"), 10)]
+    assert 1 + found.steps * found.rounds == cost.estimate(b.graph(), MASKED, SIZE).rounds
+
+
+def test_the_chain_of_nothing() -> None:
+    assert cost.critical_chain(Graph(()), MASKED, SIZE) == cost.Chain("", 1, ())
+
+
 def test_seconds_are_half_a_round_trip_for_each_round_and_the_busiest_party() -> None:
     zero = cost.Estimate(100, protocols.Cost(0, 0, 0), 2, ())
     assert zero.seconds(0.04, 1e6) == pytest.approx(2.0)
