@@ -1,8 +1,8 @@
-"""Measure W0, W1 and W2 over real nodes with TLS, one process each, on this machine.
+"""Measure W0 to W3 over real nodes with TLS, one process each, on this machine.
 
     make bench                                           everything
     python benchmarks/run.py W2 relu                     some
-    python benchmarks/run.py W2 --mnist FOLDER           W2 on the first rows of MNIST (gzipped IDX files)
+    python benchmarks/run.py W3 --mnist FOLDER           W3 on the first rows of MNIST (gzipped IDX files)
     python benchmarks/run.py W2 --network wan            nodes 40 ms apart, on lines of 352 Mbit/s: see relay.py
 
 A figure is the difference between a long and a short run of the same operation, divided by the repetitions: what one
@@ -83,7 +83,7 @@ def show(results: dict[str, dict[str, Any]], peers: dict[str, dict[str, float]])
 
 def main(
     names: Annotated[list[str] | None, typer.Argument(help="Workloads; all, if none is named.")] = None,
-    mnist: Annotated[Path | None, typer.Option(help="A folder with MNIST's gzipped IDX files, for W2.")] = None,
+    mnist: Annotated[Path | None, typer.Option(help="A folder with MNIST's gzipped IDX files, for W2 and W3.")] = None,
     pairs: Annotated[int, typer.Option(min=1, help="Pairs of a short and a long run.")] = 3,
     network: Annotated[
         Network | None,

@@ -1,4 +1,4 @@
-"""What is measured: W0 micro-operations, W1 logistic regression, W2 a training step of a multi-layer perceptron.
+"""What is measured: W0 micro-operations, W1 logistic regression, training steps of a perceptron (W2) and LeNet (W3).
 
 Each workload is a graph of a given number of repetitions, so that `run.py` can take the difference of a long and a
 short run: set-up, the sharing of inputs and the connection of the nodes drop out, and what is left is the steady
@@ -206,6 +206,40 @@ def perceptron(
     return program
 
 
+def lenet(steps: int, batch: int = 128, rate: float = 0.01) -> Callable[[Any, Any], dict[str, Any]]:
+    """W3: two convolutions of 5 x 5 with ReLU and a maximum over 2 x 2, two dense layers, softmax cross-entropy, SGD;
+    images are rows of 28 x 28 grey values, labels one-hot; the same batch serves every step, as every step costs the
+    same.
+    """
+    shapes: tuple[tuple[int, ...], ...] = ((5, 5, 1, 20), (5, 5, 20, 50), (800, 500), (500, 10))
+
+    def layer(h: Any, w: Any, c: Any) -> Any:
+        same = jax.lax.conv_general_dilated(h, w, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return jax.lax.reduce_window(jax.nn.relu(same + c), -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+
+    def program(x: Any, y: Any) -> dict[str, Any]:
+        rng = np.random.default_rng(0)
+        params = [
+            (jnp.asarray(rng.normal(size=s) * np.sqrt(2 / np.prod(s[:-1])), jnp.float32), jnp.zeros(s[-1]))
+            for s in shapes
+        ]
+
+        def loss(params: Any) -> Any:
+            h = x.reshape(batch, 28, 28, 1)
+            for w, c in params[:2]:
+                h = layer(h, w, c)
+            (w, c), (last, offset) = params[2:]
+            return optax.softmax_cross_entropy(jax.nn.relu(h.reshape(batch, -1) @ w + c) @ last + offset, y).mean()
+
+        def step(params: Any, _: Any) -> tuple[Any, None]:
+            return jax.tree.map(lambda p, g: p - rate * g, params, jax.grad(loss)(params)), None
+
+        params, _ = jax.lax.scan(step, params, None, length=steps)
+        return {"corner": params[0][0][0, 0]}
+
+    return program
+
+
 def traced(
     client: Client, program: Callable[..., dict[str, Any]], datasets: dict[str, tuple[str, str, int]], name: str
 ) -> Compiled:
@@ -214,7 +248,7 @@ def traced(
         argument: {"rows": [f"{owner}/{dataset}"], "columns": [f"c{i}" for i in range(columns)]}
         for argument, (owner, dataset, columns) in datasets.items()
     }
-    named = {"W1": ("w", "c"), "W2": ("corner",)}.get(name, ("out",))
+    named = {"W1": ("w", "c"), "W2": ("corner",), "W3": ("corner",)}.get(name, ("out",))
     outputs = dict.fromkeys(named, (RECIPIENT,))
     return client.trace(program, inputs, outputs, name=name)
 
@@ -237,7 +271,7 @@ def functions() -> list[Workload]:
 
 
 def training(images: npt.NDArray[np.float64] | None, labels: npt.NDArray[np.float64] | None) -> list[Workload]:
-    """W1 and W2; W2 on made-up numbers unless images [128, 784] and one-hot labels [128, 10] are given."""
+    """W1, W2 and W3; these two on made-up numbers unless images [128, 784] and one-hot labels [128, 10] are given."""
     x, y = load_breast_cancer(return_X_y=True)
     w1 = {
         (OWNER_X, "features"): (x - x.mean(0)) / x.std(0),
@@ -273,6 +307,17 @@ def training(images: npt.NDArray[np.float64] | None, labels: npt.NDArray[np.floa
             1,
             21,
             {"MP-SPDZ": 0.135, "SPU": 0.58, "CrypTen": 0.28},
+        ),
+        Workload(
+            "W3",
+            "LeNet, batch 128: one training step",
+            w2,
+            lambda client, n: traced(
+                client, lenet(n), {"x": (OWNER_X, "images", 784), "y": (OWNER_Y, "onehot", 10)}, "W3"
+            ),
+            1,
+            4,
+            {"MP-SPDZ": 4.06, "SPU": 27.8, "CrypTen": 9.0},
         ),
     ]
 

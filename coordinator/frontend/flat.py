@@ -20,6 +20,7 @@ from jax.extend import core
 
 LOOPS = ("scan", "while", "cond")
 CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")  # where a call keeps what it calls
+FOLDS = ("reduce", "reduce_window")  # keep what they fold with, and call it on single elements
 OPAQUE = ("logaddexp",)  # library functions that have a rule of their own
 
 
@@ -103,7 +104,7 @@ class _Writer:
 
 def _called(origin: Any) -> Any | None:
     """The jaxpr that a call calls; None for other equations."""
-    if origin.primitive.name in LOOPS or _own_rule(origin):
+    if origin.primitive.name in (*LOOPS, *FOLDS) or _own_rule(origin):
         return None
     return next((origin.params[key] for key in CALLS if hasattr(origin.params.get(key), "eqns")), None)
 

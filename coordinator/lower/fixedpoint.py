@@ -13,17 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from coordinator.lower import simplify
 from coordinator.lower.builder import Value
 from coordinator.lower.refine import refine
 from coordinator.lower.rewrite import Rewriter, Rule, until_still
+from coordinator.lower.untruncated import LONGEST, MOVES, finer, most_frac, untruncated
 from mpcnode.graph import Graph, Op
-
-MARGIN = 8  # fraction bits above those of a product
-LONGEST = 62  # the most that a truncation takes off
-MOVES = ("reshape", "transpose", "slice", "rev", "take", "dynamic_slice", "broadcast")
 
 
 def late(graph: Graph, frac: int) -> Graph:
@@ -36,27 +31,11 @@ def late(graph: Graph, frac: int) -> Graph:
     return graph
 
 
-def most_frac(r: Rewriter) -> int:
-    return min(2 * r.b.frac + MARGIN, LONGEST)
-
-
 # ---- helpers -------------------------------------------------------------------------------------------------------
 def truncated(r: Rewriter, x: Value) -> int:
     """How many bits the op that makes x truncates; 0 if it is no truncation."""
     op = r.op(x)
     return op.integer("by") if op.name == "trunc" else 0
-
-
-def finer(r: Rewriter, x: Value, bits: int) -> Value | None:
-    """x with more fraction bits, exactly; None where a constant would not fit."""
-    if bits == 0:
-        return x
-    op = r.op(x)
-    while op.name in ("broadcast", "reshape"):
-        op = r.b.ops[op.args[0]]
-    if op.name == "const" and np.abs(op.value.astype(np.float64)).max(initial=0) >= 2.0 ** (61 - bits):
-        return None
-    return r.b.emit("scale", x, by=1 << bits, frac=bits)
 
 
 def asked(r: Rewriter, through: tuple[str, ...] = ("add", "sub", "neg", "concat", *MOVES)) -> bool:
@@ -86,14 +65,14 @@ def sums(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
     """trunc(x) + trunc(y) -> trunc(x + y); trunc(x) + y -> trunc(x + y·2^by), if the truncation then goes on."""
     by = [truncated(r, a) if r.alone(i) else 0 for i, a in enumerate(args)]
     bits = max(by)
-    if not bits or op.type.frac + bits > most_frac(r):
+    if not bits or op.type.frac + bits > most_frac(r.b):
         return None
     inner = [r.arg(a) if b else a for a, b in zip(args, by, strict=True)]
     if not all(by):
         [ready] = (r.depth(x) for x, b in zip(inner, by, strict=True) if b)
         if not asked(r) or any(r.depth(x) > ready for x, b in zip(inner, by, strict=True) if not b):
             return None
-    terms = [finer(r, x, bits - b) for x, b in zip(inner, by, strict=True)]
+    terms = [finer(r.b, x, bits - b) for x, b in zip(inner, by, strict=True)]
     if terms[0] is None or terms[1] is None:
         return None
     return r.b.emit("trunc", r.b.emit(op.name, terms[0], terms[1]), by=bits)
@@ -103,7 +82,7 @@ def sum_(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
     """sum(trunc(x)) -> trunc(sum(x)): fewer elements.  A sum of 2^k terms may be k bits longer, and needs room too."""
     by = truncated(r, args[0])
     grown = (args[0].type.size // max(1, op.type.size) - 1).bit_length()
-    if not by or not r.alone() or op.type.frac + by + grown > most_frac(r):
+    if not by or not r.alone() or op.type.frac + by + grown > most_frac(r.b):
         return None
     return r.b.emit("trunc", r.b.again(op, r.arg(args[0])), by=by)
 
@@ -168,7 +147,7 @@ def _has_room(r: Rewriter, y: Value, factor: Op) -> bool:
         y = Value(op.args[0], r.b.ops[op.args[0]].type)
         op = r.op(y)
     grown = (abs(factor.integer("by")) - 1).bit_length()
-    return not grown or y.frac + grown <= most_frac(r)
+    return not grown or y.frac + grown <= most_frac(r.b)
 
 
 def _factor_first(r: Rewriter, op: Op, factor: Op, product: Value) -> Value | None:
@@ -202,35 +181,11 @@ def _factor_first(r: Rewriter, op: Op, factor: Op, product: Value) -> Value | No
 # ---- signs ---------------------------------------------------------------------------------------------------------
 def sign(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
     """The sign of the untruncated value, passing over the bits that the truncation would have taken off."""
-    found = untruncated(r, args[0], 8)
+    found = untruncated(r.b, args[0], 8)
     if found is None:
         return None
     x, bits = found
     return r.b.emit("sign", x, lo=op.integer("lo") + bits) if op.integer("lo") + bits <= LONGEST else None
-
-
-def untruncated(r: Rewriter, x: Value, deep: int) -> tuple[Value, int] | None:
-    """x·2^bits as it is before the truncations on the way to it, and bits; None if there are none."""
-    op = r.op(x)
-    if op.name == "trunc":
-        return (r.arg(x), op.integer("by")) if r.arg(x).frac <= most_frac(r) else None
-    if not deep or x.public:
-        return None
-    if op.name in ("add", "sub"):
-        terms = [r.arg(x, 0), r.arg(x, 1)]
-        found = [untruncated(r, t, deep - 1) or (t, 0) for t in terms]
-        bits = max(b for _, b in found)
-        if not bits or x.frac + bits > most_frac(r):
-            return None
-        left, right = (finer(r, t, bits - b) for t, b in found)
-        return None if left is None or right is None else (r.b.emit(op.name, left, right), bits)
-    if op.name == "neg" or op.name in MOVES:
-        inner = untruncated(r, r.arg(x), deep - 1)
-        if inner is None:
-            return None
-        rest = [r.arg(x, i) for i in range(1, len(op.args))]
-        return r.b.again(op, inner[0], *rest), inner[1]
-    return None
 
 
 def neg(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:

@@ -147,7 +147,7 @@ def _winners(b: Builder, left: Entrants, *, want_values: bool) -> Entrants:
                 def cut(v: Value, start: int = start, stop: int = stop, shape: tuple[int, ...] = shape) -> Value:
                     return b.reshape(b.slice_axis(v, 0, start, stop), shape)
 
-                parts.append(_level(b, left.map(cut), want_values=want_values or not final))
+                parts.append(level(b, left.map(cut), want_values=want_values or not final))
         left = parts[0] if len(parts) == 1 else _both(b, *parts)
     return left.map(lambda v: b.reshape(v, (size,)))
 
@@ -157,14 +157,14 @@ def _both(b: Builder, x: Entrants, y: Entrants) -> Entrants:
     return Entrants(*(None if v is None or w is None else b.emit("concat", v, w, axis=0) for v, w in pairs))
 
 
-def _level(b: Builder, x: Entrants, *, want_values: bool) -> Entrants:
+def level(b: Builder, x: Entrants, *, want_values: bool, lo: int = 0) -> Entrants:
     """[groups, of, elements] -> the winners [groups, elements]."""
     assert x.values is not None
     groups, of, size = x.values.shape
     chosen = x if want_values else x._replace(values=None)
     if of == 1:
         return chosen.map(lambda v: b.reshape(b.lift(v), (groups, size)))
-    bits: Value | None = _beaten(b, x.values)
+    bits: Value | None = beaten(b, x.values, lo)
     while bits is not None:
         count = bits.shape[1]
         first = b.reshape(b.slice_axis(bits, 1, 0, 1), (groups, of, size))
@@ -178,14 +178,14 @@ def _level(b: Builder, x: Entrants, *, want_values: bool) -> Entrants:
     return chosen.map(lambda v: b.emit("sum", v, axes=(1,)))
 
 
-def _beaten(b: Builder, x: Value) -> Value:
+def beaten(b: Builder, x: Value, lo: int = 0) -> Value:
     """For x [groups, of, elements] the bits [groups, of - 1, of, elements]: does entrant i beat its j-th rival?  Of
-    equal ones the earlier does, so one comparison serves both sides of a pair.
+    equal ones the earlier does, so one comparison serves both sides of a pair.  (Within 2^lo either may.)
     """
     of = x.shape[1]
     left, right = np.triu_indices(of, 1)
     one, other = (b.emit("take", x, b.const(i, 0), axis=1) for i in (left, right))
-    later = b.less(one, other)  # the right one of each pair beats the left one
+    later = b.less(one, other, lo)  # the right one of each pair beats the left one
     both = b.emit("concat", later, b.emit("not", later), axis=1)
     pair = np.zeros((of, of), np.int64)
     pair[right, left], pair[left, right] = np.arange(len(left)), np.arange(len(left)) + len(left)

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from coordinator.lower.rules import arithmetic, contraction, convolution, elementwise, indexing, logic, structure
+from coordinator.lower.rules import (
+    arithmetic,
+    contraction,
+    convolution,
+    elementwise,
+    indexing,
+    logic,
+    pooling,
+    structure,
+)
 from coordinator.lower.rules.registry import RULES, CompileError, Operand, Public, Site, refuse
 from mpcnode.graph import GraphError
 
@@ -23,8 +32,8 @@ INSTEAD = {
     "cos": "let the owner of the data compute it, or write a polynomial",
     "debug_callback": "return the value as an output to see it",
     "debug_print": "return the value as an output to see it",
-    "reduce_window_max": "reshape, so that the windows are an axis, and take jnp.max over it",
-    "reduce_window_sum": "reshape, so that the windows are an axis, and take jnp.sum over it",
+    "reduce": "use jnp.sum, jnp.max, jnp.min, jnp.any or jnp.all",
+    "reduce_window": "use lax.max from -jnp.inf, lax.min from jnp.inf or lax.add from 0",
     "reduce_prod": "write the product out",
     "cumprod": "write a lax.scan",
     "cummax": "write a lax.scan with jnp.maximum",
@@ -61,6 +70,7 @@ __all__ = [
     "indexing",
     "logic",
     "lower",
+    "pooling",
     "refuse",
     "structure",
 ]

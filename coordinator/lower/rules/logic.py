@@ -150,6 +150,10 @@ def select_n(s: Site, which: Operand, *cases: Operand) -> Operand:
     if same(no, yes):
         return s.value(yes, s.shape)
     bit = s.b.spread(which, s.shape)
+    kept = s.noted(yes, "kept")
+    if kept is not None and kept[0] == bit and isinstance(no, Public) and no.scalar == 0:
+        masked: Value = kept[1]
+        return masked
     if s.kind == "b":
         return _bit_choice(s, bit, *s.both(yes, no))
     pair = tuple(c.scalar if isinstance(c, Public) else None for c in (yes, no))

@@ -1,0 +1,59 @@
+"""Values as they are before the truncations on the way to them: what only asks for an order need not wait for these."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from coordinator.lower.builder import Builder, Value
+
+MARGIN = 8  # fraction bits above those of a product
+LONGEST = 62  # the most that a truncation takes off
+MOVES = ("reshape", "transpose", "slice", "rev", "take", "dynamic_slice", "broadcast")
+
+
+def most_frac(b: Builder) -> int:
+    """Fraction bits that a value may have before it is truncated: numbers keep their room below 2^62."""
+    return min(2 * b.frac + MARGIN, LONGEST)
+
+
+def argument(b: Builder, x: Value, i: int = 0) -> Value:
+    """An argument of the op that makes x."""
+    number = b.op(x).args[i]
+    return Value(number, b.ops[number].type)
+
+
+def finer(b: Builder, x: Value, bits: int) -> Value | None:
+    """x with more fraction bits, exactly; None where a constant would not fit."""
+    if bits == 0:
+        return x
+    op = b.op(x)
+    while op.name in ("broadcast", "reshape"):
+        op = b.ops[op.args[0]]
+    if op.name == "const" and np.abs(op.value.astype(np.float64)).max(initial=0) >= 2.0 ** (61 - bits):
+        return None
+    return b.emit("scale", x, by=1 << bits, frac=bits)
+
+
+def untruncated(b: Builder, x: Value, deep: int) -> tuple[Value, int] | None:
+    """x·2^bits as it is before the truncations on the way to it, and bits; None if there are none."""
+    op = b.op(x)
+    if op.name == "trunc":
+        before = argument(b, x)
+        return (before, op.integer("by")) if before.frac <= most_frac(b) else None
+    if not deep or x.public:
+        return None
+    if op.name in ("add", "sub"):
+        terms = [argument(b, x, 0), argument(b, x, 1)]
+        found = [untruncated(b, t, deep - 1) or (t, 0) for t in terms]
+        bits = max(n for _, n in found)
+        if not bits or x.frac + bits > most_frac(b):
+            return None
+        left, right = (finer(b, t, bits - n) for t, n in found)
+        return None if left is None or right is None else (b.emit(op.name, left, right), bits)
+    if op.name == "neg" or op.name in MOVES:
+        inner = untruncated(b, argument(b, x), deep - 1)
+        if inner is None:
+            return None
+        rest = [argument(b, x, i) for i in range(1, len(op.args))]
+        return b.again(op, inner[0], *rest), inner[1]
+    return None
