@@ -29,6 +29,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from traceback import walk_tb
 from typing import Annotated, Any, NamedTuple, NoReturn, Self
 
 import tomli_w
@@ -68,6 +69,12 @@ def _check_key(text: str) -> str:
     if not text.isidentifier():
         raise ValueError(f"{text!r} is no Python name")
     return text
+
+
+def _check_recipients(names: tuple[Name, ...]) -> tuple[Name, ...]:
+    if not names:
+        raise ValueError('nobody learns it: name its recipients, such as ["analyst"], or leave it out')
+    return names
 
 
 Block = Annotated[str, AfterValidator(_check_block)]
@@ -128,7 +135,7 @@ class JobFile(BaseModel):
 
     job: JobSection
     inputs: dict[Key, InputSection] = Field(min_length=1)
-    outputs: dict[Key, Annotated[tuple[Name, ...], Field(min_length=1)]] = Field(min_length=1)
+    outputs: dict[Key, Annotated[tuple[Name, ...], AfterValidator(_check_recipients)]] = Field(min_length=1)
 
 
 class Piece(NamedTuple):
@@ -241,13 +248,25 @@ def load_function(path: Path, job: JobFile) -> Callable[..., Any]:
     if folder not in sys.path:
         sys.path.insert(0, folder)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ConfigError(_raised(error, file)) from error
     function = getattr(module, name, None)
     if not callable(function):
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         _unknown(f"{path}: job.program: {file} has no function {name}", name, functions)
     found: Callable[..., Any] = function
     return found
+
+
+def _raised(error: Exception, file: Path) -> str:
+    """What loading a program raised, as "train.py:3: NameError: ..." with its last line there, or that is no Python."""
+    name = type(error).__name__
+    if isinstance(error, SyntaxError):
+        return f"{error.filename or file}:{error.lineno}: {name}: {error.msg}"
+    lines = [line for frame, line in walk_tb(error.__traceback__) if frame.f_code.co_filename == str(file)]
+    return f"{file}:{lines[-1] if lines else 1}: {name}: {(str(error).splitlines() or [''])[0]}"
 
 
 def _input(section: InputSection, place: str, offered: Mapping[str, node_pb2.Schema]) -> Input:

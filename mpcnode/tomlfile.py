@@ -57,9 +57,11 @@ def sentence(error: ValidationError) -> str:
     field = ""
     for part in first["loc"]:
         field += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if field else part
+    limits = first.get("ctx", {})
     problem = {
         "missing": "this field is missing",
         "extra_forbidden": "there is no such field",
+        "too_short": f"wants at least {limits.get('min_length')}, and there is {limits.get('actual_length') or 'none'}",
     }.get(first["type"], first["msg"].removeprefix("Value error, "))
     return f"{field}: {problem}" if field else problem
 

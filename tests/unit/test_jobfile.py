@@ -88,7 +88,7 @@ def test_a_good_file_is_resolved(tmp_path: Path, cluster: Cluster) -> None:
         ('columns = "features"', "columns = []", r"inputs\.x\.columns: names no column"),
         ('"clinic_a/wdbc"', '"wdbc"', r"inputs\.x\.rows\[1\]: rows are named OWNER/DATASET"),
         ("[inputs.x]", '[inputs."x y"]', "'x y' is no Python name"),
-        ('weights = ["analyst"]', "weights = []", r"outputs\.weights: Tuple should have at least 1 item"),
+        ('weights = ["analyst"]', "weights = []", r"outputs\.weights: nobody learns it: name its recipients"),
         ('weights = ["analyst"]', 'weights = ["Analyst"]', r"outputs\.weights\[1\]: a name is"),
         ("[outputs]", "[outputs", "is not valid TOML"),
     ],
@@ -104,7 +104,7 @@ def test_a_file_without_inputs_or_outputs_is_refused(tmp_path: Path) -> None:
     header = GOOD[: GOOD.index("[inputs.x]")]
     with pytest.raises(ConfigError, match="inputs: this field is missing"):
         read(tmp_path, header)
-    with pytest.raises(ConfigError, match="inputs: Dictionary should have at least 1 item"):
+    with pytest.raises(ConfigError, match="inputs: wants at least 1, and there is none"):
         read(tmp_path, header + "[inputs]\n[outputs]\n")
 
 
@@ -198,7 +198,7 @@ def test_blocks_of_stacked_rows(tmp_path: Path, cluster: Cluster) -> None:
         (
             '{ dataset = "clinic_b/scores", columns = "features" },',
             "",
-            r"inputs\.x\.join: Tuple should have at least 2",
+            r"inputs\.x\.join: wants at least 2, and there is 1",
         ),
         ("clinic_b/scores", "clinic_b/score", r"inputs\.x\.join\[2\]\.dataset: nobody offers .* 'clinic_b/scores'\?"),
         ("clinic_b/scores", "scores", r"inputs\.x\.join\[2\]\.dataset: rows are named OWNER/DATASET"),
@@ -239,6 +239,22 @@ def test_a_program_that_there_is_not_is_named(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text("def trian(x, y):\n    return x\n")
     with pytest.raises(ConfigError, match=r"has no function train: did you mean 'trian'\?"):
         jobfile.load_function(tmp_path / "job.toml", job)
+
+
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        ("def train(x)\n    return x\n", r"train\.py:1: SyntaxError: expected ':'"),
+        ("import json\nHALF = json.loads('{')\n", r"train\.py:2: JSONDecodeError: Expecting"),
+        ("import no_such_module\n", r"train\.py:1: ModuleNotFoundError: No module named 'no_such_module'"),
+        ("def half():\n    return 1 / 0\n\nHALF = half()\n", r"train\.py:2: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_program_that_cannot_be_loaded_is_told_with_its_line(tmp_path: Path, program: str, why: str) -> None:
+    (tmp_path / "train.py").write_text(program)
+    with pytest.raises(ConfigError, match=why) as caught:
+        jobfile.load_function(tmp_path / "job.toml", read(tmp_path, GOOD))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_job_may_be_made_in_python() -> None:

@@ -195,6 +195,8 @@ def convert(s: Site, x: Value) -> Value:
         return arithmetic.choose(s, x, 1.0, 0.0)
     if s.kind == "b":
         return s.b.emit("or", less(s, x, 0.0), less(s, 0.0, x))
+    if np.dtype(s.params["new_dtype"]).kind == "c":
+        s.refuse("there are no complex numbers on secret values", "keep real and imaginary part as two arrays")
     if source == "f":
         s.refuse("a secret float does not become an integer", "compare it, or let its owner pass integers")
     return s.b.align(x, s.b.frac)
