@@ -6,12 +6,12 @@ Who waits for a peer for long says so to all others.  So when A waits for B, and
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable
 from functools import partial
-from threading import Lock
+from threading import Event, Lock
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Generic, NamedTuple, Self, TypeVar
 
 from mpcnode.errors import LinkError, MpcError
 from mpcnode.links import Cause, Channel, Ended, Late, Link, Misfit
@@ -50,23 +50,102 @@ def drive(coroutine: Kernel[T], links: Links, traffic: Traffic) -> T:
     """Run a party's coroutine (see rounds.py) to its result, over links that are entered.  Raises what it raises,
     LinkError and Ended.
     """
-    got: list[Array] | None = None
-    try:
-        while True:
+    return Drive(coroutine, links, traffic).finish()
+
+
+class Drive(Generic[T]):
+    """A coroutine on its way.  It stops when something is missing, and whoever brings that goes on with it: a link's
+    own thread, if it has the time, for a hand-over between threads costs more than many an op; else the thread that
+    called `finish`, which also watches the deadline.
+    """
+
+    def __init__(self, coroutine: Kernel[T], links: Links, traffic: Traffic) -> None:
+        self._coroutine, self._links, self._traffic = coroutine, links, traffic
+        self._running = Lock()  # held by who steps the coroutine, which guards the six below
+        self._channel = Channel.ROUND
+        self._to_send: deque[Send] = deque()
+        self._when = When.POST
+        self._due: deque[Recv] = deque()
+        self._got: list[Array] | None = None
+        self._result: list[T] = []
+        self._error: BaseException | None = None
+        self._news = False
+        self._wake = Event()
+        self._over = False
+
+    def finish(self) -> T:
+        """The result."""
+        try:
+            self._links.listen(self._hear)
+            self._go_on()
+            while not self._over:
+                self._wake.wait(self._links.patience_s())
+                self._wake.clear()
+                self._go_on()
+        finally:
+            self._links.listen(None)
+            with self._running:
+                self._over = True
+                self._coroutine.close()
+        if self._error is not None:
+            raise self._error
+        return self._result[0]
+
+    def _hear(self, may_run: bool) -> None:
+        """Something came, or can be posted again, or all is over."""
+        if may_run:
+            self._go_on()
+        else:
+            self._news = True
+            self._wake.set()
+
+    def _go_on(self) -> None:
+        """Step the coroutine as far as it goes, unless somebody does already: they will look again."""
+        self._news = True
+        while self._news and self._running.acquire(blocking=False):
             try:
-                what = coroutine.send(got)
+                self._news = False
+                if not self._over:
+                    self._step()
+            except Late:
+                pass
+            except BaseException as error:  # noqa: BLE001  for who called `finish`
+                self._error, self._over = error, True
+            finally:
+                self._running.release()
+        if self._over:
+            self._wake.set()
+
+    def _step(self) -> None:
+        """Raises Late when something is missing, and what the coroutine and the links raise."""
+        while True:
+            while self._to_send:
+                self._links.post(self._channel, self._to_send[0])
+                self._to_send.popleft()
+            if self._when is When.ROUND:
+                self._links.flush()
+            while self._due:
+                array = self._links.take(self._channel, self._due[0])
+                self._due.popleft()
+                assert self._got is not None
+                self._got.append(array)
+            try:
+                what = self._coroutine.send(self._got)
             except StopIteration as stop:
-                result: T = stop.value
-                return result
-            traffic.count(what)
-            channel = Channel.DEAL if what.when is When.DEAL else Channel.ROUND
-            for send in what.send:
-                links.post(channel, send)
-            if what.when is When.ROUND:
-                links.flush()
-            got = [links.take(channel, recv) for recv in what.recv]
-    finally:
-        coroutine.close()
+                self._result, self._over = [stop.value], True
+                return
+            self._traffic.count(what)
+            self._channel = Channel.DEAL if what.when is When.DEAL else Channel.ROUND
+            self._to_send, self._when, self._due, self._got = deque(what.send), what.when, deque(what.recv), []
+
+
+class _Wait(NamedTuple):
+    """What a party cannot go on without."""
+
+    rank: int
+    complaint: str
+    since: float  # of time.perf_counter()
+    taken: int  # pieces from there, until then: every one renews patience
 
 
 class Links:
@@ -84,7 +163,11 @@ class Links:
         self._in_step = False  # this party has taken something, so it goes no faster than who sent it
         self._links: dict[int, Link] = {}
         self._why: Cause | None = None
-        self._lock = Lock()
+        self._lock = Lock()  # guards the two above
+        self._listener: Callable[[bool], None] | None = None
+        self._wait: _Wait | None = None
+        self._told = False  # the others, that this party waits
+        self._waiting = Lock()  # guards the two above
 
     def add(self, rank: int, link: Link) -> bool:
         """Make a link one of these; False if there is one to that rank.  Any thread may call this."""
@@ -93,7 +176,7 @@ class Links:
                 return False
             self._links = {**self._links, rank: link}  # never changed, as others may be going over it
             why = self._why
-        link.watch(self.end, partial(self.blame, link.peer))
+        link.watch(self.end, partial(self.blame, link.peer), self._news)
         if why is not None:
             link.intake.end(why)
             link.close(why)
@@ -136,22 +219,33 @@ class Links:
         for link in links.values():
             link.intake.end(why)
             link.close(why)
+        self._news(False)
+
+    def listen(self, listener: Callable[[bool], None] | None) -> None:
+        """Have `listener` called for all news (see Link.watch) of any link, and when all is over."""
+        self._listener = listener
+
+    def _news(self, may_run: bool) -> None:
+        listener = self._listener
+        if listener is not None:
+            listener(may_run)
 
     def blame(self, peer: str, why: str) -> None:
         """End the attempt because `peer` went away or broke the rules."""
         self.end(self._cause(LinkError(peer, self.where, why)))
 
     def post(self, channel: Channel, send: Send) -> None:
-        """Send an array.  Raises LinkError when the peer takes in nothing until the deadline, Ended."""
+        """Send an array.  Raises Late while the peer takes in too little, LinkError and Ended."""
         self.busy = send.op
         if self._why is not None:
             raise Ended(self._why)
-        link = self._links[send.peer]
         try:
-            link.post(channel, send.op, send.array, 0.0)
+            self._links[send.peer].post(channel, send.op, send.array)
         except Late:
             self.flush()  # the one that is slow may wait for another one, and that one for what is still here
-            self._patiently(send.peer, lambda s: link.post(channel, send.op, send.array, s), "it takes in nothing")
+            self._missing(send.peer, "it takes in nothing")
+            raise
+        self._found()
 
     def flush(self) -> None:
         """Let everything leave that was posted."""
@@ -159,31 +253,62 @@ class Links:
             link.flush()
 
     def take(self, channel: Channel, recv: Recv) -> Array:
-        """The array that is due.  Raises LinkError when it is late or another came, Ended."""
+        """The array that is due.  Raises Late while it is not here, LinkError when another came, Ended."""
         self.busy, self._in_step = recv.op, True
         intake = self._links[recv.peer].intake
         try:
-            return self._patiently(recv.peer, lambda s: intake.take(channel, recv, s), "nothing came")
+            array = intake.take(channel, recv)
+        except Late:
+            self._missing(recv.peer, "nothing came")
+            raise
         except Misfit as error:
             raise LinkError(intake.peer, self.where, f"{error}") from None
+        self._found()
+        return array
 
-    def _patiently(self, rank: int, attempt: Callable[[float], T], complaint: str) -> T:
-        """Try for half of the time; then tell the others and try for the other half."""
-        started = time.perf_counter()
-        try:
-            return attempt(self.deadline_s / 2)
-        except Late:
-            self._say(Cause("", self._links[rank].peer, self.where))
-            try:
-                done = attempt(self.deadline_s / 2)
-            except Late:
-                raise self._culprit(self._links[rank].peer, complaint) from None
-            self._say(Cause(""))
-            return done
-        finally:
-            waited_s = time.perf_counter() - started
-            self.waited_s[rank] += waited_s
+    def _missing(self, rank: int, complaint: str) -> None:
+        """This party cannot go on without `rank`."""
+        taken = self._links[rank].intake.taken
+        with self._waiting:
+            if self._wait is None or (self._wait.rank, self._wait.taken) != (rank, taken):
+                self._account()
+                self._wait = _Wait(rank, complaint, time.perf_counter(), taken)
+
+    def _found(self) -> None:
+        """What was missing is here."""
+        if self._wait is None:
+            return
+        with self._waiting:
+            self._account()
+            self._wait = None
+            if self._told:
+                self._told = False
+                self._say(Cause(""))
+
+    def _account(self) -> None:
+        if self._wait is not None:
+            waited_s = time.perf_counter() - self._wait.since
+            self.waited_s[self._wait.rank] += waited_s
             self.all_waited_s += waited_s
+
+    def patience_s(self) -> float:
+        """How long to go on waiting before the next look at this.  Half of the time is over: the others are told for
+        whom; all of it: the attempt ends, for whose fault it is.
+        """
+        with self._waiting:
+            wait = self._wait
+            if wait is None:
+                return self.deadline_s / 2
+            left_s = wait.since + self.deadline_s - time.perf_counter()
+            if left_s > self.deadline_s / 2:
+                return left_s - self.deadline_s / 2
+            if not self._told:
+                self._told = True
+                self._say(Cause("", self._links[wait.rank].peer, self.where))
+        if left_s <= 0:
+            self.end(self._cause(self._culprit(self._links[wait.rank].peer, wait.complaint)))
+            return self.deadline_s / 2
+        return left_s
 
     def _say(self, whom: Cause) -> None:
         for link in self._links.values():

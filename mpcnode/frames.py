@@ -1,7 +1,7 @@
 """Pieces of arrays as frames of peer.proto, and back.
 
-protobuf copies the bytes of an array four times on their way, so the frame of a large piece is written and read here,
-with one copy in all; its bytes are the same.  Everything small goes through protobuf, which is faster there.
+protobuf copies the bytes of an array four times on their way, so frames of pieces are written here, and large ones read
+here, with one copy in all; their bytes are the same.  Everything else goes through protobuf.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mpcnode.wire import peer_pb2
 
 MAX_DATA = 1 << 20  # bytes of array data in a frame
 MAX_FRAME = MAX_DATA + (1 << 16)  # with the headers of all its parts
-LARGE = 1 << 18  # bytes of a piece from which on copying costs more than protobuf saves
+LARGE = 1 << 14  # bytes of a frame from which on copying costs more than protobuf saves
 
 Data: TypeAlias = bytes | memoryview
 
@@ -44,24 +44,41 @@ def cut(channel: int, op: int, sequence: int, data: Data) -> Iterator[Piece]:
 # ---- writing ---------------------------------------------------------------------------------------------------------
 def write(pieces: Sequence[Piece]) -> bytes:
     """The frame of pieces, in order; their data is at most MAX_DATA bytes in all."""
-    if len(pieces) == 1 and len(pieces[0].data) >= LARGE:
-        return _write_large(pieces[0])
-    parts = [
-        peer_pb2.Part(channel=p.channel, op=p.op, sequence=p.sequence, nbytes=p.nbytes, data=bytes(p.data))  # type: ignore[arg-type]
-        for p in pieces
-    ]
-    return peer_pb2.Frame(parts=peer_pb2.Parts(parts=parts)).SerializeToString()
+    parts: list[Data] = [b"", b""]  # the heads of the frame and of its parts, once their lengths are known
+    size = 0
+    for piece in pieces:
+        head = _head(piece)
+        length = len(head) + len(piece.data)
+        head = b"\x0a" + _varint(length) + head  # Parts.parts
+        parts += head, piece.data
+        size += len(head) + len(piece.data)
+    parts[0] = b"\x12" + _varint(size)  # Frame.parts
+    return b"".join(parts)
 
 
-def _write_large(piece: Piece) -> bytes:
-    head = peer_pb2.Part(channel=piece.channel, op=piece.op, sequence=piece.sequence, nbytes=piece.nbytes)  # type: ignore[arg-type]
-    part = head.SerializeToString() + b"\x2a" + _varint(len(piece.data))  # Part.data
-    parts = b"\x0a" + _varint(len(part) + len(piece.data))  # Parts.parts
-    frame = b"\x12" + _varint(len(parts) + len(part) + len(piece.data))  # Frame.parts
-    return b"".join((frame, parts, part, piece.data))
+def _head(piece: Piece) -> bytes:
+    """A Part, up to its data.  Zeros and empty data are left out, as protobuf does."""
+    channel, op, sequence, nbytes, data = piece
+    out = b""
+    if channel:
+        out += b"\x08" + _varint(channel)
+    if op:
+        out += b"\x10" + _varint(op)
+    if sequence:
+        out += b"\x18" + _varint(sequence)
+    if nbytes:
+        out += b"\x20" + _varint(nbytes)
+    if len(data):
+        out += b"\x2a" + _varint(len(data))
+    return out
+
+
+_SHORT = [bytes([value]) if value < 0x80 else bytes([value & 0x7F | 0x80, value >> 7]) for value in range(1 << 14)]
 
 
 def _varint(value: int) -> bytes:
+    if value < 1 << 14:
+        return _SHORT[value]
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)
@@ -75,9 +92,9 @@ def read(frame: bytes) -> list[Piece] | peer_pb2.Frame:
     """The pieces of a frame, or the whole frame if it carries none.  Raises FrameError for what is no frame."""
     if len(frame) > MAX_FRAME:
         raise FrameError(f"a frame of {len(frame)} bytes, {MAX_FRAME} are the most")
-    large = _read_large(frame) if len(frame) >= LARGE else None
-    if large is not None:
-        return [large]
+    pieces = _read_pieces(frame) if len(frame) >= LARGE else None
+    if pieces is not None:
+        return pieces
     try:
         message = peer_pb2.Frame.FromString(frame)
     except DecodeError:
@@ -90,38 +107,60 @@ def read(frame: bytes) -> list[Piece] | peer_pb2.Frame:
     return [Piece(p.channel, p.op, p.sequence, p.nbytes, p.data) for p in message.parts.parts]
 
 
-def _read_large(frame: bytes) -> Piece | None:
-    """The only piece of a frame that `_write_large` could have written; None for any other: protobuf looks at it."""
-    fields = [0, 0, 0, 0]  # channel, op, sequence, nbytes
+class _Foreign(Exception):
+    """Nothing that `write` could have written."""
+
+
+def _read_pieces(frame: bytes) -> list[Piece] | None:
+    """The pieces of a frame that `write` could have written; None for any other: protobuf looks at it."""
+    view, pieces = memoryview(frame), []
     try:
-        at = _enter(frame, 0, 0x12)
-        at = _enter(frame, at, 0x0A)
-        for number in range(4):
-            if frame[at] == (number + 1) << 3:
-                fields[number], at = _read_varint(frame, at + 1)
-        at = _enter(frame, at, 0x2A)
-    except (IndexError, FrameError):
+        at, end = _enter(frame, 0, len(frame), 0x12)
+        if end != len(frame):
+            return None
+        while at < end:
+            at, stop = _enter(frame, at, end, 0x0A)
+            pieces.append(_read_part(frame, view, at, stop))
+            at = stop
+    except (IndexError, _Foreign):
         return None
+    return pieces
+
+
+def _read_part(frame: bytes, view: memoryview, at: int, stop: int) -> Piece:
+    fields = [0, 0, 0, 0]  # channel, op, sequence, nbytes
+    for number in range(4):
+        if at < stop and frame[at] == (number + 1) << 3:
+            fields[number], at = _read_varint(frame, at + 1)
     channel, op, sequence, nbytes = fields
     if max(channel, op) >= 1 << 32 or max(sequence, nbytes) >= 1 << 64:
-        return None
-    return Piece(channel, op, sequence, nbytes, memoryview(frame)[at:])
+        raise _Foreign
+    if at == stop:
+        return Piece(channel, op, sequence, nbytes, view[at:at])
+    at, end = _enter(frame, at, stop, 0x2A)
+    if end != stop:
+        raise _Foreign
+    return Piece(channel, op, sequence, nbytes, view[at:end])
 
 
-def _enter(frame: bytes, at: int, tag: int) -> int:
-    """Where the contents of the field `tag`, which must fill the rest of the frame, begin."""
+def _enter(frame: bytes, at: int, end: int, tag: int) -> tuple[int, int]:
+    """Where the contents of the field `tag` begin and stop, which is not behind `end`."""
     length, start = _read_varint(frame, at + 1)
-    if frame[at] != tag or start + length != len(frame):
-        raise FrameError("another layout")
-    return start
+    if frame[at] != tag or start + length > end:
+        raise _Foreign
+    return start, start + length
 
 
 def _read_varint(frame: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
+    value = frame[at]
+    if value < 0x80:
+        return value, at + 1
+    value, shift = value & 0x7F, 7
     while shift < 70:
+        at += 1
         byte = frame[at]
         value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
+        shift += 7
         if byte < 0x80:
-            return value, at
-    raise FrameError("a number of more than 10 bytes")
+            return value, at + 1
+    raise _Foreign

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterable
-from queue import Empty, SimpleQueue
+from functools import partial
 from threading import Condition, Event
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -25,6 +26,9 @@ from mpcnode.rounds import Array, Recv
 
 DEAL_BYTES = 64 << 20  # dealt and not taken: from there on nothing more is read from the helper
 ROUND_BYTES = 2 << 30  # a peer in lock step is never more than a round ahead: more than any round is an attack
+
+
+News: TypeAlias = Callable[[bool], None]
 
 
 class Channel(enum.IntEnum):
@@ -51,7 +55,7 @@ class Ended(Aborted):
 
 
 class Late(Exception):
-    """Patience is over.  Asking again goes on where this left off."""
+    """Not yet.  Asking again goes on where this left off."""
 
 
 class Misfit(Exception):
@@ -66,16 +70,23 @@ class _Unfinished(NamedTuple):
 
 
 class Intake:
-    """What came from one peer.  One thread feeds it, another takes; either may be told that it is over."""
+    """What came from one peer.  One thread feeds it, and one at a time takes; any may be told that it is over.
+
+    Each counter has one writer, so nothing here needs a lock but waiting for room.
+    """
 
     def __init__(self, peer: str, deal_bytes: int = DEAL_BYTES, round_bytes: int = ROUND_BYTES) -> None:
         self.peer = peer
         self.excuse: Cause | None = None  # whom the peer says that it waits for itself
         self.done = Event()  # the peer has sent its last, or all is over
+        self.drained: Callable[[], None] = lambda: None  # called when who waits for room may feed again
+        self.taken = 0  # pieces
         self._most = {Channel.DEAL: deal_bytes, Channel.ROUND: round_bytes}
-        self._queues: dict[Channel, SimpleQueue[Piece | None]] = {channel: SimpleQueue() for channel in Channel}
-        self._held = dict.fromkeys(Channel, 0)  # bytes
-        self._drained = Condition()  # guards _held
+        self._queues: dict[int, deque[Piece]] = {channel: deque() for channel in Channel}
+        self._fed_bytes = dict.fromkeys(map(int, Channel), 0)
+        self._taken_bytes = dict.fromkeys(map(int, Channel), 0)
+        self._room = Condition()
+        self._wanted = False  # somebody waits for room, until half of it is free
         self._number = dict.fromkeys(Channel, 0)  # of the array that is due
         self._unfinished: dict[Channel, _Unfinished] = {}
         self._why: Cause | None = None
@@ -83,59 +94,60 @@ class Intake:
     # ---- the feeding side ------------------------------------------------------------------------------------------
     def feed(self, piece: Piece) -> None:
         """Keep a piece for who takes it.  Raises Misfit for one that cannot be due."""
-        try:
-            channel = Channel(piece.channel)
-        except ValueError:
-            raise Misfit(f"it sent an array for channel {piece.channel}") from None
-        with self._drained:
-            self._held[channel] += len(piece.data)
-            held = self._held[channel]
-        if channel is Channel.ROUND and held > self._most[channel]:
-            raise Misfit(f"it sent {held} bytes ahead of time")
-        self._queues[channel].put(piece)
+        queue = self._queues.get(piece.channel)
+        if queue is None:
+            raise Misfit(f"it sent an array for channel {piece.channel}")
+        self._fed_bytes[piece.channel] += len(piece.data)
+        if piece.channel == Channel.ROUND and self._held(Channel.ROUND) > self._most[Channel.ROUND]:
+            raise Misfit(f"it sent {self._held(Channel.ROUND)} bytes ahead of time")
+        queue.append(piece)
 
     def room(self, patience_s: float) -> bool:
         """Wait until more may be dealt (or all is over); False if that takes longer."""
-        with self._drained:
-            return self._drained.wait_for(self._has_room, patience_s)
+        if self._held(Channel.DEAL) < self._most[Channel.DEAL] or self._why is not None:
+            return True
+        self._wanted = True  # before the next look, so that who takes in between sees it
+        with self._room:
+            return self._room.wait_for(self._has_room, patience_s)
+
+    def _held(self, channel: Channel) -> int:
+        return self._fed_bytes[channel] - self._taken_bytes[channel]
 
     def _has_room(self) -> bool:
-        return self._held[Channel.DEAL] < self._most[Channel.DEAL] or self._why is not None
+        return self._held(Channel.DEAL) <= self._most[Channel.DEAL] // 2 or self._why is not None
 
     def finish(self) -> None:
         """The peer sends nothing more."""
         self.done.set()
-        self._wake()
 
     def end(self, why: Cause) -> None:
         """All is over: whoever takes, now or later, gets `why`."""
         self._why = self._why or why
         self.finish()
-
-    def _wake(self) -> None:
-        for queue in self._queues.values():
-            queue.put(None)
-        with self._drained:
-            self._drained.notify_all()
+        with self._room:
+            self._room.notify_all()
 
     # ---- the taking side -------------------------------------------------------------------------------------------
-    def take(self, channel: Channel, due: Recv, patience_s: float) -> Array:
+    def take(self, channel: Channel, due: Recv) -> Array:
         """The next array of a channel, which the taker owns.
 
-        Raises Late when the next piece takes longer than `patience_s`, Misfit when something else than `due` came or
-        nothing will come any more, Ended when all is over.
+        Raises Late while it is not here, or in part only, Misfit when something else than `due` came or nothing will
+        come any more, Ended when all is over.
         """
-        begun = self._unfinished.pop(channel, None)
+        if self._why is not None:  # before what has come, which is of no use any more
+            raise Ended(self._why)
+        queue, begun = self._queues[channel], self._unfinished.pop(channel, None)
         array, filled = begun if begun is not None else (np.empty(due.shape, due.dtype), 0)
         nbytes, target = array.nbytes, as_bytes(array)
         while True:
-            try:
-                piece = self._next(channel, patience_s)
-            except Late:
+            over = self.done.is_set()  # before the look at the queue: what came before is there
+            if not queue:
+                if over:
+                    raise Misfit(f"it finished without sending {_sized(nbytes)} that were due")
                 self._unfinished[channel] = _Unfinished(array, filled)
-                raise
-            if piece is None:
-                raise Misfit(f"it finished without sending {_sized(nbytes)} that were due")
+                raise Late
+            piece = queue.popleft()
+            self._count(channel, len(piece.data))
             wrong = self._misfit(piece, channel, due.op, nbytes, filled)
             if wrong:
                 raise Misfit(f"it sent {wrong}")
@@ -145,24 +157,15 @@ class Intake:
                 self._number[channel] += 1
                 return array
 
-    def _next(self, channel: Channel, patience_s: float) -> Piece | None:
-        """The next piece; None if there will be none.  Raises Late or Ended."""
-        if self._why is not None:  # before what has come, which is of no use any more
-            raise Ended(self._why)
-        try:
-            piece = self._queues[channel].get(timeout=patience_s)
-        except Empty:
-            raise Late from None
-        if piece is None:
-            self._queues[channel].put(None)  # for whoever takes next
-            if self._why is not None:
-                raise Ended(self._why)
-            return None
-        with self._drained:
-            self._held[channel] -= len(piece.data)
-            if channel is Channel.DEAL and self._has_room():
-                self._drained.notify_all()
-        return piece
+    def _count(self, channel: Channel, nbytes: int) -> None:
+        """A piece was taken."""
+        self.taken += 1
+        self._taken_bytes[channel] += nbytes
+        if self._wanted and self._has_room():
+            self._wanted = False
+            with self._room:
+                self._room.notify_all()
+            self.drained()
 
     def _misfit(self, piece: Piece, channel: Channel, op: int, nbytes: int, filled: int) -> str:
         """What is wrong with a piece, completing "it sent ..."; empty if it is due."""
@@ -180,7 +183,7 @@ class Intake:
 
     def leftover(self) -> bool:
         """True if something came that nobody took."""
-        return any(self._held.values()) or any(not q.empty() and q.get() is not None for q in self._queues.values())
+        return any(self._queues.values()) or any(part.filled for part in self._unfinished.values())
 
 
 class Link(ABC):
@@ -190,8 +193,8 @@ class Link(ABC):
         self.peer, self.intake = intake.peer, intake
 
     @abstractmethod
-    def post(self, channel: Channel, op: int, array: Array, patience_s: float) -> None:
-        """Send a copy of an array; it may wait for company until `flush`.  Raises Late, having sent nothing, when the
+    def post(self, channel: Channel, op: int, array: Array) -> None:
+        """Send a copy of an array; it may wait for company until `flush`.  Raises Late, having sent nothing, while the
         peer takes in too little."""
 
     @abstractmethod
@@ -211,9 +214,10 @@ class Link(ABC):
         """After `close` at both sides, or at this one with a cause: let go of everything, by force if need be."""
 
     @abstractmethod
-    def watch(self, ended: Callable[[Cause], None], broken: Callable[[str], None]) -> None:
-        """Have `ended` called when the peer ends the attempt, and `broken` when it goes away or breaks the rules.
-        They are called from another thread, and at once if it has happened already."""
+    def watch(self, ended: Callable[[Cause], None], broken: Callable[[str], None], news: News) -> None:
+        """Have `ended` called when the peer ends the attempt, `broken` when it goes away or breaks the rules, and
+        `news` when something came or can be posted again; True if the calling thread has the time to do something
+        about it.  They are called from another thread; `ended` and `broken` at once if it has happened already."""
 
 
 Tamper = Callable[[Piece], Iterable[Piece]]  # what is delivered in place of a piece
@@ -229,6 +233,7 @@ class MemoryLink(Link):
         self._sent = dict.fromkeys(Channel, 0)
         self._ended: Callable[[Cause], None] = intake.end  # until somebody watches
         self._broken: Callable[[str], None] = lambda why: None
+        self._news: News = lambda may_run: None
 
     @staticmethod
     def pair(
@@ -239,10 +244,12 @@ class MemoryLink(Link):
         """
         ends = MemoryLink(Intake(high, deal_bytes), up), MemoryLink(Intake(low, deal_bytes), down)
         ends[0]._other, ends[1]._other = ends[1], ends[0]
+        for end in ends:
+            end.intake.drained = partial(end._tell_other, False)
         return ends
 
-    def post(self, channel: Channel, op: int, array: Array, patience_s: float) -> None:
-        if channel is Channel.DEAL and not self._other.intake.room(patience_s):
+    def post(self, channel: Channel, op: int, array: Array) -> None:
+        if channel is Channel.DEAL and not self._other.intake.room(0.0):
             raise Late
         data = bytes(as_bytes(array))
         piece = Piece(channel, op, self._sent[channel], len(data), data)
@@ -252,6 +259,10 @@ class MemoryLink(Link):
                 self._other.intake.feed(delivered)
             except Misfit as error:
                 self._other._broken(f"{error}")
+        self._other._news(False)
+
+    def _tell_other(self, may_run: bool) -> None:
+        self._other._news(may_run)
 
     def flush(self) -> None:
         """Everything has left."""
@@ -262,20 +273,22 @@ class MemoryLink(Link):
     def close(self, why: Cause | None) -> None:
         if why is None:
             self._other.intake.finish()
+            self._other._news(False)
         else:
             self._other._ended(why)
 
     def join(self, timeout_s: float) -> None:
         """There is nothing to let go of."""
 
-    def watch(self, ended: Callable[[Cause], None], broken: Callable[[str], None]) -> None:
-        self._ended, self._broken = ended, broken
+    def watch(self, ended: Callable[[Cause], None], broken: Callable[[str], None], news: News) -> None:
+        self._ended, self._broken, self._news = ended, broken, news
 
 
 def as_bytes(array: Array) -> memoryview:
     """The bytes of an array, row-major; of a copy if it is not laid out so."""
-    flat: np.ndarray[Any, Any] = np.ascontiguousarray(array).reshape(-1)
-    return flat.view(np.uint8).data
+    if not array.size:
+        return memoryview(bytearray())
+    return (array if array.flags.c_contiguous else np.ascontiguousarray(array)).data.cast("B")
 
 
 def _sized(nbytes: int) -> str:

@@ -24,12 +24,14 @@ from mpcnode.cluster import Cluster
 from mpcnode.datasets import Datasets, Schema
 from mpcnode.errors import ConfigError, LinkError, MpcError
 from mpcnode.graph import GraphError
-from mpcnode.grpc_links import METHOD, GrpcLink, Outbox
+from mpcnode.grpc_links import METHOD, GrpcLink
 from mpcnode.identity import Identity
 from mpcnode.links import Cause
+from mpcnode.streams import Listener, ServerStream
 from mpcnode.wire import node_pb2, node_pb2_grpc
 
-CALLS = 32  # at a time, beside one stream for each peer
+CALLS = 32  # at a time, beside the streams
+STREAMS = 4  # of each party, at a time
 WATCHERS = 8
 RECORDS = 16  # of attempts that ended
 HELLO_S = 10.0  # for a peer to say which attempt its stream is for
@@ -174,31 +176,42 @@ class NodeService(node_pb2_grpc.NodeServicer):
 
 
 class PeerService:
-    """For the peers: their ends of streams.  Frames are bytes here (see grpc_links.py), so no generated code serves."""
+    """For the peers: their ends of streams, which are accepted beside grpcio's own calls (see streams.py)."""
 
     def __init__(self, identity: Identity, cluster: Cluster, attempts: Attempts) -> None:
         self._identity, self._cluster, self._attempts = identity, cluster, attempts
+        self._lock = Lock()  # guards _links
+        self._links: list[GrpcLink] = []
 
-    def handlers(self) -> grpc.GenericRpcHandler:
-        """What to register with a server."""
-        service, method = METHOD.removeprefix("/").split("/")
-        return grpc.method_handlers_generic_handler(
-            service, {method: grpc.stream_stream_rpc_method_handler(self.Exchange)}
-        )
-
-    def Exchange(self, incoming: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        """Connect a peer's stream with the attempt that it is for."""
-        peer = tls.peer_card(context, self._cluster).name
-        outbox = Outbox()
-        link = GrpcLink(peer, incoming, outbox, context.cancel)
-        if not context.add_callback(outbox.close):  # however the call ends, nobody goes on to wait for frames
-            outbox.close()
+    def serve(self, stream: ServerStream) -> None:
+        """Connect a peer's stream with the attempt that it is for, or refuse it."""
         try:
-            self._connect(peer, link)
+            link = self._admit(stream)
+        except (tls.Stranger, Refused) as error:
+            stream.refuse(error.code if isinstance(error, Refused) else grpc.StatusCode.UNAUTHENTICATED, f"{error}")
+            stream.outbox.close()
+            stream.run(lambda frame: False, lambda why: None, lambda: None)
+            return
+        try:
+            self._connect(link.peer, link)
         except (LinkError, Refused) as error:
+            log.warning("refused: %s", error)
+            code = error.code if isinstance(error, Refused) else grpc.StatusCode.FAILED_PRECONDITION
+            stream.refuse(code, f"{error}")
             link.close(Cause(f"{error}"))
-            raise
-        return iter(outbox)
+
+    def _admit(self, stream: ServerStream) -> GrpcLink:
+        peer = tls.member(stream.auth(), self._cluster).name
+        if peer not in self._cluster.parties:
+            log.warning("refused a stream of %s", peer)
+            raise Refused(grpc.StatusCode.PERMISSION_DENIED, f"{peer} has no part in this call")
+        with self._lock:
+            self._links = [link for link in self._links if link.alive]
+            if len(self._links) >= STREAMS * len(self._cluster.parties):
+                raise Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams are open")
+            link = GrpcLink(peer, stream)
+            self._links.append(link)
+        return link
 
     def _connect(self, peer: str, link: GrpcLink) -> None:
         hello = link.hello(HELLO_S)
@@ -232,7 +245,6 @@ class Members(grpc.ServerInterceptor):
         everybody = frozenset(card.name for card in cluster.cards)
         self._allowed = {
             "mpc.Node": frozenset({cluster.coordinator}),
-            "mpc.Peer": frozenset(cluster.parties),
             "mpc.About": everybody,
             "grpc.health.v1.Health": everybody,
         }
@@ -304,18 +316,18 @@ class Server:
             raise ConfigError(f"{identity.name} does not compute in {cluster.name}: it is neither evaluator nor helper")
         self._attempts = Attempts(identity, cluster, deadline_s)
         self._health = health.HealthServicer()
-        calls = CALLS + len(cluster.parties)
-        self._pool = ThreadPoolExecutor(calls + 4, thread_name_prefix="serve")
+        self._pool = ThreadPoolExecutor(CALLS + STREAMS * len(cluster.parties), thread_name_prefix="serve")
         self._server = grpc.server(
             self._pool,
             options=tls.SERVER_OPTIONS,
-            maximum_concurrent_rpcs=calls,
+            maximum_concurrent_rpcs=CALLS,
             interceptors=[Members(cluster)],
         )
         node_pb2_grpc.add_NodeServicer_to_server(NodeService(identity, self._attempts), self._server)
         node_pb2_grpc.add_AboutServicer_to_server(AboutService(identity, cluster), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self._server.add_generic_rpc_handlers((PeerService(identity, cluster, self._attempts).handlers(),))
+        peers = PeerService(identity, cluster, self._attempts)
+        self._listener = Listener(self._server, METHOD, lambda stream: self._pool.submit(peers.serve, stream))
         try:
             self.port = self._server.add_secure_port(listen, tls.server_credentials(identity, cluster))
         except RuntimeError as error:
@@ -324,6 +336,7 @@ class Server:
     def start(self) -> None:
         """Serve."""
         self._server.start()
+        self._listener.listen()
         self._health.set("", health_pb2.HealthCheckResponse.SERVING)
 
     def stop(self) -> None:

@@ -6,7 +6,7 @@ it wants.  Neither end ever falls back to plaintext, to the system's authorities
 
 from collections.abc import Mapping, Sequence
 from threading import Thread
-from typing import NoReturn, cast
+from typing import cast
 
 import grpc
 
@@ -78,18 +78,28 @@ def let_go(channel: grpc.Channel, patience_s: float = 2.0) -> None:
     closing.join(patience_s)
 
 
-def peer_card(context: grpc.ServicerContext, cluster: Cluster) -> Card:
-    """The member whose exact certificate the client presented; otherwise ends the call as UNAUTHENTICATED."""
-    # The stubs say bytes; every property is a list of bytes.
-    presented = cast(Mapping[str, Sequence[bytes]], context.auth_context()).get("x509_pem_cert")
+class Stranger(Exception):
+    """A client whose certificate is none of the cluster's; the message says so to them."""
+
+
+def member(auth: Mapping[str, Sequence[bytes]], cluster: Cluster) -> Card:
+    """The member whose exact certificate the client presented.  Raises Stranger.
+
+    auth: of the call, as of grpc.ServicerContext.auth_context.
+    """
+    presented = auth.get("x509_pem_cert")
     if not presented:
-        _refuse(context, "the connection carries no client certificate: connect with mutual TLS")
+        raise Stranger("the connection carries no client certificate: connect with mutual TLS")
     card = cluster.by_certificate(presented[0])
     if card is None:
-        _refuse(context, f"this certificate is not in the cluster {cluster.name}: send its members your card")
+        raise Stranger(f"this certificate is not in the cluster {cluster.name}: send its members your card")
     return card
 
 
-def _refuse(context: grpc.ServicerContext, sentence: str) -> NoReturn:
-    context.abort(grpc.StatusCode.UNAUTHENTICATED, sentence)
-    raise AssertionError("abort returned")
+def peer_card(context: grpc.ServicerContext, cluster: Cluster) -> Card:
+    """The member whose exact certificate the client presented; otherwise ends the call as UNAUTHENTICATED."""
+    try:  # the stubs say bytes; every property is a list of bytes
+        return member(cast(Mapping[str, Sequence[bytes]], context.auth_context()), cluster)
+    except Stranger as stranger:
+        context.abort(grpc.StatusCode.UNAUTHENTICATED, f"{stranger}")
+        raise AssertionError("abort returned") from None

@@ -2,20 +2,21 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from queue import SimpleQueue
-from threading import Event, Thread
+from queue import Empty, SimpleQueue
+from threading import Event, Thread, current_thread
 from typing import Any
 
 import numpy as np
 import pytest
 from google.protobuf.message import DecodeError
 
-from mpcnode import frames, grpc_links
-from mpcnode.drive import Links
+from mpcnode import frames, grpc_links, outbox
+from mpcnode.drive import Links, Traffic, drive
 from mpcnode.errors import DataError, LinkError
 from mpcnode.frames import FrameError, Piece
-from mpcnode.grpc_links import GrpcLink, Outbox, check_hello
+from mpcnode.grpc_links import GrpcLink, check_hello
 from mpcnode.links import Cause, Channel, Ended, Intake, Late, MemoryLink, Misfit
+from mpcnode.outbox import Outbox
 from mpcnode.rounds import Array, Recv, Send, deal, exchange, post
 from mpcnode.wire import peer_pb2
 
@@ -28,7 +29,7 @@ def due(op: int = 7, shape: tuple[int, ...] = (4,), dtype: np.dtype[Any] = U64, 
 
 
 # ---- frames ----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("size", [0, 1, 200, frames.LARGE - 1, frames.LARGE, 70_000, frames.MAX_DATA])
+@pytest.mark.parametrize("size", [0, 1, 200, frames.LARGE - 20, frames.LARGE, 70_000, frames.MAX_DATA])
 @pytest.mark.parametrize("numbers", [(1, 0, 0), (2, 300, 1 << 40), (1, (1 << 32) - 1, 127)])
 def test_a_frame_is_what_protobuf_writes(size: int, numbers: tuple[int, int, int]) -> None:
     channel, op, sequence = numbers
@@ -42,9 +43,15 @@ def test_a_frame_is_what_protobuf_writes(size: int, numbers: tuple[int, int, int
     assert [p._replace(data=bytes(p.data)) for p in read] == [piece]
 
 
-def test_many_small_arrays_share_a_frame() -> None:
-    pieces = [Piece(1, op, op, 3, b"abc") for op in range(500)]
-    assert frames.read(frames.write(pieces)) == pieces
+@pytest.mark.parametrize("count", [5, 5000])  # read by protobuf, and by hand
+def test_many_small_arrays_share_a_frame(count: int) -> None:
+    pieces = [Piece(1, op, op, 3, b"abc") for op in range(count)]
+    written = frames.write(pieces)
+    parts = [peer_pb2.Part(channel=1, op=op, sequence=op, nbytes=3, data=b"abc") for op in range(count)]  # type: ignore[arg-type]
+    assert written == peer_pb2.Frame(parts=peer_pb2.Parts(parts=parts)).SerializeToString()
+    read = frames.read(written)
+    assert isinstance(read, list)
+    assert [p._replace(data=bytes(p.data)) for p in read] == pieces
 
 
 def test_an_array_is_cut_into_pieces() -> None:
@@ -65,8 +72,10 @@ def test_bytes_that_are_no_frame_are_refused() -> None:
 
 
 def test_a_large_frame_with_any_byte_changed_reads_as_protobuf_reads_it() -> None:
-    whole = frames.write([Piece(1, 7, 9, 20_000, bytes(range(250)) * 80)])
-    for at in range(24):
+    whole = frames.write(
+        [Piece(1, 7, 9, 20_000, bytes(range(250)) * 80), Piece(2, 300, 0, 0, b""), Piece(1, 7, 10, 3, b"abc")]
+    )
+    for at in (*range(24), *range(len(whole) - 22, len(whole))):
         for bit in range(8):
             spoilt = whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :]
             try:
@@ -107,7 +116,7 @@ def test_what_is_not_due_is_refused(pieces: list[Piece], why: str) -> None:
     for piece in pieces:
         intake.feed(piece)
     with pytest.raises(Misfit, match=f"it sent {why}"):
-        intake.take(Channel.ROUND, due(), 0.1)
+        intake.take(Channel.ROUND, due())
 
 
 def test_a_channel_that_does_not_exist_is_refused() -> None:
@@ -128,9 +137,9 @@ def test_an_array_in_pieces_is_put_together_across_impatience() -> None:
     intake.feed(Piece(1, 7, 0, 32, data[:5]))
     for _ in range(2):
         with pytest.raises(Late):
-            intake.take(Channel.ROUND, due(), 0.01)
+            intake.take(Channel.ROUND, due())
     intake.feed(Piece(1, 7, 0, 32, data[5:]))
-    np.testing.assert_array_equal(intake.take(Channel.ROUND, due(), 0.01), wanted)
+    np.testing.assert_array_equal(intake.take(Channel.ROUND, due()), wanted)
     assert not intake.leftover()
 
 
@@ -140,7 +149,7 @@ def test_what_was_dealt_is_bounded() -> None:
         assert intake.room(0.0)
         intake.feed(Piece(2, 7, number, 64, bytes(64)))
     assert not intake.room(0.01)
-    intake.take(Channel.DEAL, due(shape=(8,)), 0.1)
+    intake.take(Channel.DEAL, due(shape=(8,)))
     assert intake.room(0.0)
 
 
@@ -149,17 +158,17 @@ def test_the_end_comes_before_what_has_come() -> None:
     intake.feed(Piece(1, 7, 0, 32, bytes(32)))
     intake.end(Cause("over"))
     with pytest.raises(Ended, match="over"):
-        intake.take(Channel.ROUND, due(), 0.1)
+        intake.take(Channel.ROUND, due())
 
 
 def test_a_peer_that_is_done_has_its_last_words_heard() -> None:
     intake = Intake("b")
     intake.feed(Piece(1, 7, 0, 32, bytes(32)))
     intake.finish()
-    intake.take(Channel.ROUND, due(), 0.1)
+    intake.take(Channel.ROUND, due())
     for _ in range(2):
         with pytest.raises(Misfit, match="it finished without sending 32 bytes"):
-            intake.take(Channel.ROUND, due(), 0.1)
+            intake.take(Channel.ROUND, due())
 
 
 # ---- a party's run ---------------------------------------------------------------------------------------------------
@@ -358,36 +367,59 @@ def test_a_link_that_comes_after_the_end_is_told() -> None:
     assert links.add(1, ends[0])
     assert not links.add(1, ends[0])
     with pytest.raises(Ended, match="over"):
-        ends[1].intake.take(Channel.ROUND, due(), 0.1)
+        ends[1].intake.take(Channel.ROUND, due())
 
 
 # ---- the link of gRPC, on streams of our own -------------------------------------------------------------------------
 class Wire:
-    """A link whose peer is this test: `say` sends it a frame."""
+    """A stream whose other end is this test, and the link on it: `say` sends the link a frame."""
 
     def __init__(self) -> None:
-        self._frames: SimpleQueue[bytes | None] = SimpleQueue()
+        self._frames: SimpleQueue[bytes | str] = SimpleQueue()
         self.why: SimpleQueue[Cause | str] = SimpleQueue()
         self.cancelled = Event()
-        self.link = GrpcLink("b", self._incoming(), Outbox(), self._cancel)
+        self.written: list[bytes] = []
+        self.finished = Event()
+        self.outbox = Outbox(self.written.append, self.finished.set)
+        self.link = GrpcLink("b", self)  # type: ignore[arg-type]  # what a link needs of a stream
 
-    def _incoming(self) -> Iterator[bytes]:
-        while (frame := self._frames.get(timeout=5)) is not None:
-            yield frame
+    def run(self, receive: Callable[[bytes], bool], over: Callable[[str], None], room: Callable[[], None]) -> None:
+        reading = True
+        while isinstance(frame := self._frames.get(timeout=5), bytes):
+            reading = reading and receive(frame)
+        if reading:
+            over(frame)
 
-    def _cancel(self) -> None:
+    def cancel(self) -> None:
         self.cancelled.set()
-        self._frames.put(None)
+        self._frames.put("")
 
     def watch(self) -> None:
-        self.link.watch(self.why.put, self.why.put)
+        self.link.watch(self.why.put, self.why.put, lambda may_run: None)
 
     def say(self, *said: bytes | peer_pb2.Frame) -> None:
         for frame in said:
             self._frames.put(frame if isinstance(frame, bytes) else frame.SerializeToString())
 
-    def hang_up(self) -> None:
-        self._frames.put(None)
+    def hang_up(self, why: str = "") -> None:
+        self._frames.put(why)
+
+    def leave(self) -> list[bytes]:
+        """Let everything leave; all that has left."""
+        while self.outbox._writing:
+            self.outbox.sent()
+        return self.written
+
+
+def soon(intake: Intake, channel: Channel, due: Recv) -> Array:
+    """Wait for an array."""
+    until = time.monotonic() + 5
+    while True:
+        try:
+            return intake.take(channel, due)
+        except Late:
+            assert time.monotonic() < until
+            time.sleep(0.001)
 
 
 @pytest.fixture
@@ -450,24 +482,26 @@ def test_a_peer_that_is_done_may_hang_up_and_others_may_not(wire: Wire) -> None:
 
 def test_who_waits_says_so(wire: Wire) -> None:
     wire.say(HELLO, peer_pb2.Frame(waiting=peer_pb2.Waiting(peer="c", where="%7")), PART)
-    wire.link.intake.take(Channel.ROUND, due(shape=(1,)), 5.0)
+    soon(wire.link.intake, Channel.ROUND, due(shape=(1,)))
     assert wire.link.intake.excuse == Cause("", "c", "%7")
     wire.say(peer_pb2.Frame(waiting=peer_pb2.Waiting()), frames.write([Piece(1, 7, 1, 8, bytes(8))]))
-    wire.link.intake.take(Channel.ROUND, due(shape=(1,)), 5.0)
+    soon(wire.link.intake, Channel.ROUND, due(shape=(1,)))
     assert wire.link.intake.excuse is None
 
 
 def test_small_arrays_leave_together_and_large_ones_in_pieces(wire: Wire) -> None:
     for op in range(3):
-        wire.link.post(Channel.ROUND, op, np.zeros(4, np.uint64), 0.0)
+        wire.link.post(Channel.ROUND, op, np.zeros(4, np.uint64))
     big = np.arange(3 * frames.MAX_DATA // 16, dtype=np.uint64)
-    wire.link.post(Channel.DEAL, 3, big, 0.0)
-    wire.link.post(Channel.ROUND, 4, np.zeros(0, np.uint64), 0.0)
+    wire.link.post(Channel.DEAL, 3, big)
+    wire.link.post(Channel.ROUND, 4, np.zeros(0, np.uint64))
+    first = frames.read(wire.written[0])
+    assert isinstance(first, list) and [piece.op for piece in first] == [0, 1, 2]
     wire.link.close(Cause("over"))  # drops what has not left
-    wire.link.outbox.close()
-    sent = [frames.read(frame) for frame in wire.link.outbox]
+    sent = [frames.read(frame) for frame in wire.leave()[1:]]
     assert [frame.farewell.cause for frame in sent if not isinstance(frame, list)] == ["over"]
     assert len(sent) == 1
+    assert wire.finished.is_set()
 
 
 def test_what_is_posted_can_be_taken_at_the_other_end() -> None:
@@ -476,34 +510,51 @@ def test_what_is_posted_can_be_taken_at_the_other_end() -> None:
     arrays: list[Array] = [np.zeros(4, np.uint64), big, np.zeros(0, np.uint8), np.ones((2, 3), np.uint8)]
     there.say(HELLO)
     for op, array in enumerate(arrays):
-        here.link.post(Channel.DEAL, op, array, 0.0)
+        here.link.post(Channel.DEAL, op, array)
     here.link.flush()
-    here.link.outbox.close()
-    there.say(*here.link.outbox)
+    there.say(*here.leave())
     for op, array in enumerate(arrays):
-        got = there.link.intake.take(Channel.DEAL, due(op, array.shape, array.dtype), 5.0)
+        got = soon(there.link.intake, Channel.DEAL, due(op, array.shape, array.dtype))
         np.testing.assert_array_equal(got, array)
     here.hang_up()
     there.hang_up()
 
 
+def test_small_arrays_that_wait_together_leave_together(wire: Wire) -> None:
+    for op in range(4):
+        wire.link.post(Channel.ROUND, op, np.zeros(4, np.uint64))
+        wire.link.flush()  # the first one leaves at once, the others wait for it
+    sent = [frames.read(frame) for frame in wire.leave()]
+    assert [[piece.op for piece in frame] for frame in sent if isinstance(frame, list)] == [[0], [1, 2, 3]]
+
+
 def test_posting_waits_for_a_peer_that_takes_in_nothing(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grpc_links, "POST_BYTES", 50_000)
-    large = np.zeros(frames.LARGE, np.uint8)
-    wire.link.post(Channel.ROUND, 1, large, 0.0)
-    with pytest.raises(Late):
-        wire.link.post(Channel.ROUND, 2, large, 0.01)
-    reader = iter(wire.link.outbox)
-    next(reader)
-    Thread(target=lambda: next(reader, None), daemon=True).start()  # asks for the next: the first is on its way
-    wire.link.post(Channel.ROUND, 2, large, 5.0)
+    monkeypatch.setattr(outbox, "POST_BYTES", 50_000)
+    large = np.zeros(grpc_links.ALONE_BYTES, np.uint8)
+    wire.link.post(Channel.ROUND, 1, large)
+    for _ in range(2):
+        with pytest.raises(Late):
+            wire.link.post(Channel.ROUND, 2, large)
+    assert wire.outbox.sent()  # makes room
+    wire.link.post(Channel.ROUND, 2, large)
+
+
+def test_a_stream_that_broke_writes_nothing_more(wire: Wire) -> None:
+    wire.link.post(Channel.ROUND, 1, np.zeros(4, np.uint64))
+    wire.link.flush()
+    wire.outbox.fail()
+    wire.link.post(Channel.ROUND, 1, np.zeros(4, np.uint64))
+    wire.link.flush()
+    wire.outbox.close()
+    assert len(wire.written) == 1
+    assert not wire.finished.is_set()
 
 
 def test_the_reader_stops_while_too_much_was_dealt(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     wire.link.intake._most[Channel.DEAL] = 30
     wire.say(HELLO, *(frames.write([Piece(2, 7, number, 32, bytes(32))]) for number in range(3)))
     for _ in range(3):
-        wire.link.intake.take(Channel.DEAL, due(), 5.0)
+        soon(wire.link.intake, Channel.DEAL, due())
 
 
 def test_a_stream_that_does_not_end_is_cut(wire: Wire) -> None:
@@ -547,3 +598,46 @@ def test_greetings_that_differ_are_refused(change: dict[str, Any], why: str) -> 
         setattr(theirs, field, value)
     with pytest.raises(LinkError, match=why):
         check_hello(MINE, theirs, "b")
+
+
+# ---- who goes on with the computation --------------------------------------------------------------------------------
+def run_on(wire: Wire, kernel: Any) -> SimpleQueue[Any]:
+    """Run a kernel over the wire's link, in a thread of its own; where its result, or the error's cause, will be."""
+    outcome: SimpleQueue[Any] = SimpleQueue()
+
+    def party() -> None:
+        try:
+            with Links("a", lambda number: f"%{number}", 5.0) as links:
+                links.add(1, wire.link)
+                outcome.put(drive(kernel, links, Traffic()))
+        except Ended as ended:
+            outcome.put(ended.why)
+
+    Thread(target=party, name="the attempt", daemon=True).start()
+    return outcome
+
+
+async def names() -> list[str]:
+    """The threads that run a kernel before and after it waited."""
+    before = current_thread().name
+    await exchange((), [due(shape=(1,))])
+    return [before, current_thread().name]
+
+
+def test_the_thread_that_brings_what_is_missing_goes_on(wire: Wire) -> None:
+    outcome = run_on(wire, names())
+    wire.say(HELLO)
+    with pytest.raises(Empty):
+        outcome.get(timeout=0.05)
+    wire.say(PART, peer_pb2.Frame(farewell=peer_pb2.Farewell()))
+    assert outcome.get(timeout=5) == ["the attempt", "from b"]
+
+
+def test_an_error_on_the_way_reaches_who_started_it(wire: Wire) -> None:
+    async def fails_later() -> None:
+        await exchange((), [due(shape=(1,))])
+        raise DataError("x.csv has changed")
+
+    outcome = run_on(wire, fails_later())
+    wire.say(HELLO, PART)
+    assert outcome.get(timeout=5) == Cause("a: x.csv has changed", "", "%7")

@@ -1,0 +1,99 @@
+"""Frames on their way out of one end of a stream."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from threading import Lock
+from typing import TypeAlias
+
+from mpcnode import frames
+from mpcnode.frames import Piece
+
+POST_BYTES = 64 << 20  # put in and not yet within the peer's window: from there on there is no room
+PIECE_BYTES = 64  # that a small array counts beyond its own
+
+Item: TypeAlias = bytes | list[Piece]
+
+
+class Outbox:
+    """What is to be written, in order.  Any thread may call anything; `start` begins to write a frame, and `sent` is to
+    be called when the next may follow.
+
+    Small arrays go in as lists of pieces: those that wait together leave in one frame, since a frame costs far more
+    than an array.
+    """
+
+    def __init__(self, start: Callable[[bytes], None], finish: Callable[[], None]) -> None:
+        self._start, self._finish = start, finish
+        self._lock = Lock()  # guards all below
+        self._queue: deque[Item] = deque()
+        self._bytes = 0  # in the queue and being written
+        self._writing = 0  # bytes of the frame being written
+        self._closed = self._finished = False
+
+    def put(self, item: Item) -> None:
+        """Write a frame or small arrays, unless the outbox is closed."""
+        with self._lock:
+            if not self._closed:
+                self._bytes += _size(item)
+                self._queue.append(item)
+                self._go_on()
+
+    def sent(self) -> bool:
+        """The frame has been written.  True if that made room again."""
+        with self._lock:
+            was_full = self._bytes >= POST_BYTES
+            self._bytes -= self._writing
+            self._writing = 0
+            self._go_on()
+            return was_full and self._bytes < POST_BYTES
+
+    def room(self) -> bool:
+        """May more be put in?"""
+        return self._bytes < POST_BYTES or self._closed
+
+    def fail(self) -> None:
+        """Nothing can be written any more."""
+        with self._lock:
+            self._queue.clear()
+            self._bytes = self._writing = 0
+            self._closed = self._finished = True
+
+    def drop(self) -> None:
+        """Forget what has not left: it would only delay the last word."""
+        with self._lock:
+            self._queue.clear()
+            self._bytes = self._writing
+
+    def close(self) -> None:
+        """End the stream behind what is in already."""
+        with self._lock:
+            self._closed = True
+            self._go_on()
+
+    def _go_on(self) -> None:
+        if self._writing or self._finished:
+            return
+        if self._queue:
+            self._start(self._next())
+        elif self._closed:
+            self._finished = True
+            self._finish()
+
+    def _next(self) -> bytes:
+        """The next frame: one that was put in, or the small arrays in front, up to a frame full."""
+        item = self._queue.popleft()
+        self._writing = max(1, _size(item))
+        if not isinstance(item, list):
+            return item
+        while self._queue and isinstance(more := self._queue[0], list):
+            if self._writing + _size(more) > frames.MAX_DATA:
+                break
+            item = item + more
+            self._writing += _size(self._queue.popleft())
+        return frames.write(item)
+
+
+def _size(item: Item) -> int:
+    return len(item) if isinstance(item, bytes) else sum(len(piece.data) + PIECE_BYTES for piece in item)
