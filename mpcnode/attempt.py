@@ -15,6 +15,7 @@ import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from pathlib import Path
 from threading import Condition, Event, Thread
 
 import numpy as np
@@ -301,8 +302,12 @@ class Attempt:
 
 def _peak_mib() -> float:
     """The most memory that this process has had."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) / (1 << 10)
+    except (OSError, IndexError):  # no Linux.  There getrusage would say what the parent had when it started this one
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
 def _log_bug(error: BaseException | None) -> None:
