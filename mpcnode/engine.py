@@ -15,7 +15,7 @@ import numpy as np
 
 from mpcnode.graph import Graph, Kind, Op
 from mpcnode.matching import joins, match_rows
-from mpcnode.ops import INTERACTIVE, Call, local
+from mpcnode.ops import INTERACTIVE, Call, Local, constant, local
 from mpcnode.party import Party, Place
 from mpcnode.protocols import Protocol
 from mpcnode.rounds import Array, Finished, Inbox, Kernel, Lockstep
@@ -48,7 +48,7 @@ class Hooks:
 
 
 class Plan:
-    """What the engine derives from a graph once: who uses a value, which values end where, and the ops' numbers.
+    """What the engine derives from a graph once: who uses a value, which values end where, kernels, and ops' numbers.
 
     Numbers go through the graph in order, bodies included, so each op of a nest has its own; they address randomness
     and label messages.
@@ -60,16 +60,21 @@ class Plan:
         self.graph = graph
         self.users: list[list[int]] = [[] for _ in graph.ops]
         self.uses = [0] * len(graph.ops)
-        self.missing = [len(set(op.args)) for op in graph.ops]
         self.numbers: list[int] = []
         self.bodies: dict[int, Plan] = {}
+        self.defs = [tuple(graph.ops[a] for a in op.args) for op in graph.ops]  # of the arguments
+        self.distinct = [tuple(dict.fromkeys(op.args)) for op in graph.ops]  # arguments
+        self.kernels = [local(op, defs) for op, defs in zip(graph.ops, self.defs, strict=True)]  # that need no peer
+        self.consts = {i: constant(op) for i, op in enumerate(graph.ops) if op.name == "const"}
+        self.missing = [sum(a not in self.consts for a in args) for args in self.distinct]
+        self.first = [i for i, n in enumerate(self.missing) if n == 0 and i not in self.consts]
         for i, op in enumerate(graph.ops):
             self.numbers.append(start)
             start += 1
             if op.name == "loop":
                 self.bodies[i] = Plan(op.body, start)
                 start = self.bodies[i].end
-            for a in set(op.args):
+            for a in self.distinct[i]:
                 self.users[a].append(i)
                 self.uses[a] += 1
         for o in graph.outputs:
@@ -112,24 +117,29 @@ async def _sweep(run: Run, plan: Plan, params: Sequence[Array], step: int, outer
     """Run one graph, or a loop's body once, and return its outputs."""
     frame = _Frame(run, plan, params, step, outermost)
     lockstep = Lockstep()
-    queue: list[tuple[int, Kernel[Any] | None, Inbox | None]] = [
-        (i, None, None) for i, n in enumerate(plan.missing) if n == 0
-    ]
+    queue: list[tuple[int, Kernel[Any] | None, Inbox | None]] = [(i, None, None) for i in plan.first]
+    kernels = plan.kernels
+    done: Finished | None
     try:
         while queue:
             while queue:
-                i, kernel, got = heapq.heappop(queue)
-                value = await frame.resume(lockstep, i, kernel, got)
-                if value is not None:
-                    for user in frame.finish(i, value.result):
+                i, waiting, got = heapq.heappop(queue)
+                kernel = kernels[i]
+                if kernel is not None:
+                    done = Finished(frame.compute(i, kernel))
+                else:
+                    done = await frame.resume(lockstep, i, waiting, got)
+                if done is not None:
+                    for user in frame.finish(i, done.result):
                         heapq.heappush(queue, (user, None, None))
+                done = None  # the value is freed with its last use
             if len(lockstep):
                 queue = list(await lockstep.turn())
     finally:
         lockstep.close()
-        for _, kernel, _ in queue:
-            if kernel is not None:
-                kernel.close()
+        for _, waiting, _ in queue:
+            if waiting is not None:
+                waiting.close()
     return [frame.values[o] for o in plan.graph.outputs]
 
 
@@ -141,6 +151,28 @@ class _Frame:
         self.values: list[Any] = [None] * len(plan.graph.ops)
         self.missing = list(plan.missing)
         self.uses = list(plan.uses)
+        for i, value in plan.consts.items():
+            self.values[i] = value
+            run.hooks.value(plan.numbers[i], plan.graph.ops[i], value)
+
+    def call(self, i: int) -> Call:
+        """Op i, about to be executed."""
+        run, plan = self.run, self.plan
+        op = plan.graph.ops[i]
+        p = run.party.at(plan.numbers[i], self.step)
+        return Call(run.protocol, p, op, plan.defs[i], [self.values[a] for a in op.args])
+
+    def compute(self, i: int, kernel: Local) -> Array:
+        """The value of an op that needs no peer."""
+        call, number = self.call(i), self.plan.numbers[i]
+        self.run.hooks.enter(number, call.op)
+        if call.op.type.kind is Kind.PUBLIC:  # numpy warns of wraps in scalars only; here they are meant
+            with np.errstate(over="ignore"):
+                value = np.asarray(kernel(call))
+        else:
+            value = kernel(call)
+        self.run.hooks.leave(number)
+        return value
 
     async def resume(
         self, lockstep: Lockstep, i: int, kernel: Kernel[Any] | None, got: Inbox | None
@@ -161,44 +193,35 @@ class _Frame:
             self.run.hooks.leave(number)
 
     def _begin(self, i: int, op: Op) -> Finished | Kernel[Any]:
-        run = self.run
-        p = run.party.at(self.plan.numbers[i], self.step)
-        defs = [self.plan.graph.ops[a] for a in op.args]
-        args = [self.values[a] for a in op.args]
+        run, call = self.run, self.call(i)
         match op.name:
             case "param":
                 return Finished(self.params[op.integer("index")])
             case "get":
-                return Finished(args[0][op.integer("index")])
+                return Finished(call.args[0][op.integer("index")])
             case "input":
-                return _input(run, p, op)
+                return _input(run, call.p, op)
             case "reveal":
-                _reveal(run, p, op, defs[0], args[0])
-                return Finished(args[0])
-        call = Call(run.protocol, p, op, defs, args)
-        kernel = local(op, defs)
-        if kernel is None:
-            return INTERACTIVE[op.name](call)
-        if op.type.kind is Kind.PUBLIC:  # numpy warns of wraps in scalars only; here they are meant
-            with np.errstate(over="ignore"):
-                return Finished(np.asarray(kernel(call)))
-        return Finished(kernel(call))
+                _reveal(run, call.p, op, call.defs[0], call.args[0])
+                return Finished(call.args[0])
+        return INTERACTIVE[op.name](call)
 
     def finish(self, i: int, value: Any) -> list[int]:
         """Keep a value, free those that it was the last to use, and return the ops that can start now."""
-        op = self.plan.graph.ops[i]
+        plan, missing, uses = self.plan, self.missing, self.uses
+        op = plan.graph.ops[i]
         if op.name != "loop":
-            self.run.hooks.value(self.plan.numbers[i], op, value)
-        if self.uses[i]:
+            self.run.hooks.value(plan.numbers[i], op, value)
+        if uses[i]:
             self.values[i] = value
-        for a in set(op.args):
-            self.uses[a] -= 1
-            if not self.uses[a]:
+        for a in plan.distinct[i]:
+            uses[a] -= 1
+            if not uses[a]:
                 self.values[a] = None
         ready = []
-        for user in self.plan.users[i]:
-            self.missing[user] -= 1
-            if not self.missing[user]:
+        for user in plan.users[i]:
+            missing[user] -= 1
+            if not missing[user]:
                 ready.append(user)
         return ready
 

@@ -49,8 +49,9 @@ Interactive: TypeAlias = Callable[[Call], Kernel[Array]]
 
 
 # ---- structure -----------------------------------------------------------------------------------------------------
-def _const(c: Call) -> Array:
-    return np.asarray(c.op.value).view(np.uint64)
+def constant(op: Op) -> Array:
+    """The value of a `const`."""
+    return np.asarray(op.value).view(np.uint64)
 
 
 def _reshape(c: Call) -> Array:
@@ -239,7 +240,6 @@ async def _inject(c: Call) -> Array:
 
 LOCAL: dict[str, Local] = {
     "join": _joined,
-    "const": _const,
     "lift": _lift,
     "reshape": _reshape,
     "transpose": _transpose,

@@ -61,12 +61,12 @@ class Party:
 class Place:
     """A party at one tile of one execution of an op: the address of everything random or sent there."""
 
-    __slots__ = ("_address", "op", "party", "rank", "step")
+    __slots__ = ("_address", "_tile", "op", "party", "rank", "step")
 
     def __init__(self, party: Party, op: int, step: int, tile: int) -> None:
         self.party, self.op, self.step, self.rank = party, op, step, party.rank
-        # 5 + 4 + 2 bytes, and 1 of purpose later; to_bytes raises where a number does not fit: addresses never collide
-        self._address = step.to_bytes(5, "big") + op.to_bytes(4, "big") + tile.to_bytes(2, "big")
+        self._tile = tile
+        self._address = b""  # most ops draw nothing
 
     def tile(self, number: int) -> Place:
         """The same execution, at tile `number`."""
@@ -78,7 +78,11 @@ class Place:
         return len(self.party.names)
 
     def common(self, peer: int, purpose: int, out: Array) -> Array:
-        """Fill `out` (C-contiguous) with what this party and `peer` alone know for `purpose`."""
+        """Fill `out` (C-contiguous) with what this party and `peer` alone know for `purpose`.  Raises OverflowError for
+        a number that does not fit into the address, so that addresses never collide.
+        """
+        if not self._address:  # 5 + 4 + 2 bytes, and 1 of purpose
+            self._address = self.step.to_bytes(5, "big") + self.op.to_bytes(4, "big") + self._tile.to_bytes(2, "big")
         return self.party.expand(peer, self._address + purpose.to_bytes(1, "big"), out)
 
     def to(self, peer: int, array: Array) -> Send:

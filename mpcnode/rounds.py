@@ -65,42 +65,42 @@ Kernel: TypeAlias = Coroutine[Exchange, "Inbox | None", T]
 
 
 @types.coroutine
-def _stop(what: Exchange) -> Generator[Exchange, Inbox, Inbox]:
-    """The one place where a kernel stops and waits."""
-    return (yield what)
-
-
-async def exchange(send: Sequence[Send] = (), recv: Sequence[Recv] = ()) -> Inbox:
+def exchange(send: Sequence[Send] = (), recv: Sequence[Recv] = ()) -> Generator[Exchange, Inbox, Inbox]:
     """End a round: send these, wait for those."""
-    return await _stop(Exchange(send, recv, When.ROUND))
+    return (yield Exchange(send, recv, When.ROUND))
 
 
-async def post(send: Sequence[Send]) -> None:
+@types.coroutine
+def post(send: Sequence[Send]) -> Generator[Exchange, Inbox, None]:
     """Let arrays of the current round leave now."""
     if send:
-        await _stop(Exchange(send, (), When.POST))
+        yield Exchange(send, (), When.POST)
 
 
-async def deal(send: Sequence[Send] = (), recv: Sequence[Recv] = ()) -> Inbox:
+@types.coroutine
+def deal(send: Sequence[Send] = (), recv: Sequence[Recv] = ()) -> Generator[Exchange, Inbox, Inbox]:
     """Pass on, or take, what a helper deals ahead of the computation."""
     if not send and not recv:
         return []
-    return await _stop(Exchange(send, recv, When.DEAL))
+    return (yield Exchange(send, recv, When.DEAL))
 
 
 class Finished(NamedTuple):
     result: Any
 
 
-async def advance(kernel: Kernel[Any], got: Inbox | None) -> Finished | Sequence[Recv]:
+@types.coroutine
+def advance(kernel: Kernel[Any], got: Inbox | None) -> Generator[Exchange, Inbox, Finished | Sequence[Recv]]:
     """Run `kernel` to the end of its round or to its result; what it posts and deals on the way goes out at once."""
     try:
         while True:
             what = kernel.send(got)
-            if what.when is When.ROUND:
-                await post(what.send)
-                return what.recv
-            got = await _stop(what)
+            if what.when is not When.ROUND:
+                got = yield what
+                continue
+            if what.send:
+                yield Exchange(what.send, (), When.POST)
+            return what.recv
     except StopIteration as stop:
         return Finished(stop.value)
 
@@ -117,9 +117,12 @@ class Lockstep:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    async def add(self, key: int, kernel: Kernel[Any], got: Inbox | None = None) -> Finished | None:
+    @types.coroutine
+    def add(
+        self, key: int, kernel: Kernel[Any], got: Inbox | None = None
+    ) -> Generator[Exchange, Inbox, Finished | None]:
         """Run a kernel to the end of the current round; its result if it has one already."""
-        stopped = await advance(kernel, got)
+        stopped = yield from advance(kernel, got)
         if isinstance(stopped, Finished):
             return stopped
         self._waiting.append((key, kernel, len(stopped)))

@@ -106,19 +106,19 @@ def test_a_place_is_its_own_tile_0(nonces: list[bytes]) -> None:
 @pytest.mark.parametrize("number", [-1, 1 << 40])
 def test_a_step_beyond_the_address_is_refused(number: int) -> None:
     with pytest.raises(OverflowError):
-        alone().at(0, number)
+        alone().at(0, number).common(1, 0, np.empty(1, np.uint8))
 
 
 @pytest.mark.parametrize("number", [-1, 1 << 32])
 def test_an_op_beyond_the_address_is_refused(number: int) -> None:
     with pytest.raises(OverflowError):
-        alone().at(number)
+        alone().at(number).common(1, 0, np.empty(1, np.uint8))
 
 
 @pytest.mark.parametrize("number", [-1, 1 << 16])
 def test_a_tile_beyond_the_address_is_refused(number: int) -> None:
     with pytest.raises(OverflowError):
-        alone().at(0).tile(number)
+        alone().at(0).tile(number).common(1, 0, np.empty(1, np.uint8))
 
 
 @pytest.mark.parametrize("number", [-1, 1 << 8])
