@@ -105,7 +105,7 @@ def record(patch: pytest.MonkeyPatch, known: list[View]) -> None:
     """Have the building blocks of the protocol note what passes through them."""
 
     def note(p: Place, kind: str, number: int, array: Array) -> None:
-        key = kind, p.op, p.step, p._address[9:], number
+        key = kind, p.op, p.step, p._tile, number
         assert key not in known[p.rank]
         known[p.rank][key] = np.array(array)
 
@@ -122,8 +122,8 @@ def record(patch: pytest.MonkeyPatch, known: list[View]) -> None:
 
     async def swap(p: Place, s: Array) -> list[Array]:
         got = await dealing.swap(p, s)
-        opened[p.rank, p.op, p.step, p._address] += 1
-        note(p, "opened", opened[p.rank, p.op, p.step, p._address] - 1, [s, *got])
+        opened[p.rank, p.op, p.step, p._tile] += 1
+        note(p, "opened", opened[p.rank, p.op, p.step, p._tile] - 1, [s, *got])
         return got
 
     opened: Counter[Key] = Counter()
