@@ -115,6 +115,8 @@ AVX2 static void pack_two(uint64_t *to, const uint64_t *from, int64_t across, in
     for (; l + 4 <= k; l += 4, to += 8) {
         __m256i x = _mm256_loadu_si256((const __m256i *)(from + l));
         __m256i y = _mm256_loadu_si256((const __m256i *)(from + across + l));
+        __builtin_prefetch(from + 2 * across + l); /* the next panel's: rows are short, and the processor's own guess */
+        __builtin_prefetch(from + 3 * across + l); /* starts late in each */
         __m256i even = _mm256_unpacklo_epi64(x, y), odd = _mm256_unpackhi_epi64(x, y);
         _mm256_storeu_si256((__m256i *)to, _mm256_permute2x128_si256(even, odd, 0x20));
         _mm256_storeu_si256((__m256i *)(to + 4), _mm256_permute2x128_si256(even, odd, 0x31));
