@@ -19,7 +19,7 @@ import numpy.typing as npt
 from mpcnode.graph import Attr, Graph, Kind, Op, Type, infer
 from mpcnode.ring import FRAC
 
-UNIQUE = ("input", "param", "reveal", "loop")  # never merged with an equal one
+UNIQUE = ("input", "param", "reveal", "store", "loop")  # never merged with an equal one
 OWN = -1  # "the fraction bits that this Builder was made for"
 
 
