@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from coordinator import cost, report, sampling
+from coordinator import calibration, cost, programs, report, sampling
 from coordinator.client import Client
 from coordinator.compiled import Compiled
 from coordinator.report import watch_job
@@ -152,13 +152,6 @@ def schemas(folder: Dir = Path(), cluster_file: ClusterFile = Path("cluster.toml
         console.print(report.schema_table(client.schemas()))
 
 
-@app.command("kept")
-def list_kept(folder: Dir = Path(), cluster_file: ClusterFile = Path("cluster.toml")) -> None:
-    """List the values that the nodes keep shares of, for jobs to use."""
-    with Client(folder, cluster_file) as client:
-        console.print(report.kept_table(client.kept()))
-
-
 @app.command()
 def show(
     job: Annotated[str, typer.Argument(metavar="JOB.toml|JOB", help="A job file, or the id of a submitted job.")],
@@ -166,9 +159,6 @@ def show(
         str | None, typer.Option(help="Of a job file: which stage of compiling.", show_default="the last")
     ] = None,
     stages: Annotated[bool, typer.Option("--stages", help="Only list the stages.")] = False,
-    digest: Annotated[
-        bool, typer.Option("--digest", help="Only print the digest, by which nodes allow a program.")
-    ] = False,
     folder: Dir = Path(),
     cluster_file: ClusterFile = Path("cluster.toml"),
 ) -> None:
@@ -181,12 +171,8 @@ def show(
                 "a submitted job has no stages, only the program that the parties run: leave --stage away"
             )
         else:
-            program = client.program(job)
-            print(program.digest().hex() + "\n" if digest else program.text(), end="")
+            print(client.program(job).text(), end="")
             return
-    if digest:
-        print(compiled.graph.digest().hex())
-        return
     if stages:
         for name, graph in compiled.stages.items():
             print(f"{name}: {sum(1 for _ in graph.walk())} ops")
@@ -230,19 +216,37 @@ def simulate_job(
         list[str] | None,
         typer.Option("--sample", metavar="INPUT=FILE", help="Numbers for an input: CSV, Parquet or NPY; repeatable."),
     ] = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Record what values come to, for the job's binary points.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where to write the calibration.", show_default="calibration.toml beside JOB.toml"),
+    ] = None,
     lines: Annotated[int, typer.Option(min=1, help="How many source lines to list.")] = 20,
     folder: Dir = Path(),
     cluster_file: ClusterFile = Path("cluster.toml"),
 ) -> None:
     """Run a job in this process on sample data: value ranges by source line, and errors against plain JAX."""
+    if out is not None and not calibrate:
+        raise ConfigError("--out is for the calibration: give --calibrate too, or leave it away")
     if protocol not in ("cleartext", "masked"):
         raise ConfigError(f"--protocol {protocol}: there is cleartext and masked")
     files = dict(_sample(text) for text in samples or [])
     with Client(folder, cluster_file) as client:
-        plan, function = client.plan(job)
-    with console.status("simulating"):
-        found = sampling.run(plan, function, files, protocol=protocol, evaluators=len(client.cluster.evaluators))
-    console.print(report.simulation(found, lines))
+        plan, function = client.plan(job, calibrated=not calibrate)
+    evaluators = len(client.cluster.evaluators)
+    if not calibrate:
+        with console.status("simulating"):
+            found = sampling.run(plan, function, files, protocol=protocol, evaluators=evaluators)
+        console.print(report.simulation(found, lines))
+        return
+    with console.status("calibrating"):
+        met = sampling.calibrate(plan, function, files, protocol=protocol, evaluators=evaluators)
+    file = out or job.parent / "calibration.toml"
+    calibration.write(met.calibration, file)
+    console.print(report.calibration(met, plan.frac, lines))
+    print(f"wrote {file}: name it in {job} under [job] as calibration")
 
 
 def _sample(text: str) -> tuple[str, Path]:
@@ -345,6 +349,8 @@ def _leaving_it_running(job: str) -> Iterator[None]:
 
 
 def _fetch(client: Client, job: str, folder: Path) -> None:
+    if assumed := programs.reduced_signs(client.program(job)):
+        print(assumed)
     arrays = client.result(job, folder)
     for name in dict.fromkeys(name.partition("/")[0] for name in arrays):
         print(f"wrote {folder / name}.npz")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from coordinator.jobs import Promise
-from mpcnode.admission import participants
 from mpcnode.cluster import Cluster
 from mpcnode.errors import MpcError
 from mpcnode.graph import Graph, GraphError, Type, verify
@@ -27,14 +26,16 @@ def outputs(graph: Graph) -> dict[str, Output]:
     return {op.text("name"): Output(op.type, op.texts("to")) for op in graph.ops if op.name == "reveal"}
 
 
-def keeps(graph: Graph) -> tuple[str, ...]:
-    """The names of what a verified graph keeps."""
-    return tuple(dict.fromkeys(op.text("kept") for op in graph.ops if op.name == "store"))
-
-
-def guests(graph: Graph, cluster: Cluster) -> tuple[str, ...]:
-    """Who brings data to a program and computes nothing."""
-    return participants(graph, cluster)[len(cluster.parties) :]
+def reduced_signs(graph: Graph) -> str:
+    """What a graph assumes that compares fewer bits than there are, as a sentence; nothing if it does not."""
+    signs = [op for op in graph.walk() if op.name == "sign"]
+    few = sum("top" in op.attrs for op in signs)
+    if not few:
+        return ""
+    return (
+        f"assumes ranges: {few} of {len(signs)} comparisons rely on those that a calibration met, and are wrong for "
+        "data that exceeds them 16 times"
+    )
 
 
 def promises(graph: Graph) -> frozenset[Promise]:
@@ -45,7 +46,7 @@ def promises(graph: Graph) -> frozenset[Promise]:
 
 def check_program(graph: Graph, cluster: Cluster) -> None:
     """Raise ProgramError for a graph that breaks the rules of graphs, reads from or reveals to somebody who cannot, or
-    neither reveals nor keeps anything.
+    reveals nothing.
 
     The nodes check all this for themselves, and what their owners allow besides: here, it is to fail early.
     """
@@ -55,15 +56,15 @@ def check_program(graph: Graph, cluster: Cluster) -> None:
         raise ProgramError(f"the program is no valid graph: {error}") from error
     members = {card.name for card in cluster.cards}
     for op in graph.ops:
-        if op.name == "input" and op.text("owner") not in cluster.owners:
+        if op.name == "input" and op.text("owner") not in cluster.evaluators:
             raise ProgramError(
-                f"the job reads {op.text('owner')}/{op.text('dataset')}, and {op.text('owner')} brings no data: "
-                f"that comes from {', '.join(cluster.owners)}"
+                f"the job reads {op.text('owner')}/{op.text('dataset')}, and {op.text('owner')} is no evaluator: "
+                f"data comes from {', '.join(cluster.evaluators)}"
             )
         strangers = [name for name in op.texts("to") if name not in members] if op.name == "reveal" else []
         if strangers:
             raise ProgramError(
                 f"output {op.text('name')} is for {strangers[0]}, who is not in the cluster {cluster.name}"
             )
-    if not promises(graph) and not keeps(graph):
-        raise ProgramError("the job reveals and keeps nothing: name its outputs under [outputs]")
+    if not promises(graph):
+        raise ProgramError("the job reveals nothing: name its outputs under [outputs]")

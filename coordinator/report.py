@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 from rich.console import Console, Group, RenderableType
@@ -22,11 +21,13 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from coordinator import programs
 from coordinator.client import Client
 from coordinator.compiled import Compiled
 from coordinator.cost import Chain, Estimate
+from coordinator.lower.points import MARGIN, Seen
 from coordinator.programs import outputs
-from coordinator.sampling import Simulated
+from coordinator.sampling import Calibrated, Simulated
 from mpcnode import policy
 from mpcnode.errors import Aborted, MpcError
 from mpcnode.protocols import Protocol
@@ -63,17 +64,11 @@ def summary(compiled: Compiled, found: Estimate, rules: Protocol) -> RenderableT
     for name, argument in compiled.plan.inputs.items():
         blocks = ", ".join(f"{p.owner}/{p.dataset} ({p.rows:,} rows)" for p in argument.pieces)
         table.add_row(escape(name), f"{list(argument.shape)}", escape(blocks))
-    for name, value in compiled.plan.kept.items():
-        table.add_row(escape(name), f"{len(value.leaves)} arrays", escape(f"kept as {value.name} by {value.run}"))
     sources = policy.taints(compiled.graph)
     for name, output in outputs(compiled.graph).items():
-        origin = ", ".join(map(policy.title, sorted(sources[name]))) or "public values only"
+        origin = ", ".join(f"{owner}/{dataset}" for owner, dataset in sorted(sources[name])) or "public values only"
         told = f"to {', '.join(output.recipients)}, computed from {origin}"
         table.add_row(escape(name), f"{list(output.type.shape)}", escape(told))
-    for name, keeping in policy.keeps(compiled.graph).items():
-        origin = ", ".join(map(policy.title, sorted(keeping.sources))) or "public values only"
-        whom = f"later jobs may use it for {', '.join(keeping.recipients)}" if keeping.recipients else "shown to nobody"
-        table.add_row(escape(name), "kept", escape(f"at the nodes; {whom}; computed from {origin}"))
     ops = Counter(op.name for op in compiled.graph.walk())
     common = ", ".join(f"{count} {name}" for name, count in ops.most_common(6))
     lan = duration(found.seconds(LAN_RTT_S, LAN_BYTES_PER_S))
@@ -82,6 +77,7 @@ def summary(compiled: Compiled, found: Estimate, rules: Protocol) -> RenderableT
         table,
         Text(f"program {compiled.graph.digest().hex()[:12]}: {ops.total()} ops ({common})"),
         Text(f"{costs(found)}; the network takes {lan} of it at 1 ms and 1 Gbit/s"),
+        *(Text(sentence, style="yellow") for sentence in assumptions(compiled)),
         Text(f"threat model of {rules.name}: {rules.threat_model}"),
     )
 
@@ -154,6 +150,39 @@ def simulation(found: Simulated, most: int) -> RenderableType:
     return Group(*parts)
 
 
+def calibration(found: Calibrated, frac: int, most: int) -> RenderableType:
+    """What values come to and the binary points that follow, by source line; what no binary point mends; and how exact
+    the job is with them.
+    """
+    lines: dict[str, list[Seen]] = defaultdict(list)
+    for met in found.calibration.values.values():
+        lines[met.line].append(met.seen)
+    settled = {problem.line: problem.sentence for problem in found.problems if problem.settled}
+    table = Table("line", "largest", "typical at least", "fraction bits", f"with {frac} fraction bits everywhere")
+    shown = sorted(lines, key=lambda line: (line not in settled, line))
+    for line in shown[:most]:
+        points = [seen.point(frac) for seen in lines[line]]
+        span = f"{min(points)}" if min(points) == max(points) else f"{min(points)} to {max(points)}"
+        sizes = (f"{max(s.largest for s in lines[line]):.3g}", f"{min(s.typical for s in lines[line]):.2g}")
+        table.add_row(escape(line or "(inputs)"), *sizes, span, escape(settled.get(line, "")))
+    if len(shown) > most:
+        table.caption = f"and {len(shown) - most} more lines"
+    table.title = "values and their binary points by source line"
+    lasting = dict.fromkeys(f"{p.line}: {p.what} {p.sentence}" for p in found.problems if not p.settled)
+    return Group(table, *(Text(sentence, style="red") for sentence in lasting), simulation(found.simulated, most))
+
+
+def assumptions(compiled: Compiled) -> Iterator[str]:
+    """What a job takes for granted of its owners' data."""
+    if compiled.plan.calibration is not None:
+        yield (
+            f"calibrated: no value may come to more than {2**MARGIN} times the largest that the calibration met, or it "
+            "wraps around"
+        )
+    if reduced := programs.reduced_signs(compiled.graph):
+        yield reduced
+
+
 def schema_table(parties: Iterable[wire.PartySchemas]) -> Table:
     table = Table("dataset", "rows", "columns", "groups")
     for party in parties:
@@ -163,20 +192,6 @@ def schema_table(parties: Iterable[wire.PartySchemas]) -> Table:
             more = f", ... ({len(schema.columns)})" if len(schema.columns) > 8 else ""
             cells = (f"{party.party}/{schema.dataset}", f"{schema.rows:,}", columns + more, groups)
             table.add_row(*map(escape, cells))
-    return table
-
-
-def kept_table(values: Iterable[wire.KeptValue]) -> Table:
-    table = Table("kept", "made by", "at", "arrays", "numbers", "by", "state")
-    for value in values:
-        kept = value.kept
-        arrays = ", ".join("/".join(part[1:] for part in leaf.path) or leaf.dtype for leaf in kept.leaves[:6])
-        more = f", ... ({len(kept.leaves)})" if len(kept.leaves) > 6 else ""
-        at = f"{datetime.fromtimestamp(kept.kept_at).astimezone():%Y-%m-%d %H:%M}"
-        numbers = f"{sum(math.prod(leaf.type.shape) for leaf in kept.leaves):,}"
-        state = f"no share at {', '.join(value.missing)}" if value.missing else "complete"
-        cells = (kept.name, f"{kept.job}/{kept.attempt}", at, arrays + more, numbers, ", ".join(kept.parties), state)
-        table.add_row(*map(escape, cells))
     return table
 
 

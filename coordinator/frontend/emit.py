@@ -13,6 +13,7 @@ import numpy as np
 
 from coordinator.frontend import known
 from coordinator.frontend.flat import Equation, Flat
+from coordinator.frontend.measured import Point, Points
 from coordinator.frontend.scope import Scope
 from coordinator.frontend.visibility import known_variables, scan_carry
 from coordinator.lower.builder import Value
@@ -60,8 +61,11 @@ class Block:
         flat: Flat,
         operands: Sequence[Operand | None],
         given: Mapping[int, Public] | None = None,
+        place: str = "",
     ) -> None:
-        self.scope, self.flat = scope, flat
+        self.scope, self.flat, self.place = scope, flat, place
+        self.points = Points(scope.calibrated, flat, place) if scope.calibrated else None
+        self.here = 0  # the number of the equation that is being written
         self.known = known_variables(flat, [not isinstance(o, Value) for o in operands])
         self.values: dict[int, Operand] = {
             v: o for v, o in zip(flat.inputs, operands, strict=True) if isinstance(o, Value)
@@ -75,7 +79,8 @@ class Block:
 
     def run(self) -> list[Operand | None]:
         """Write the graph; the outputs, None for those that are known and not given."""
-        for e in self.flat.equations:
+        for here, e in enumerate(self.flat.equations):
+            self.here = here
             if e.outputs and all(o in self.known for o in e.outputs):
                 continue
             operands = [self.read(v) for v in e.inputs]
@@ -113,7 +118,8 @@ class Block:
             return known.positions(e, shapes, index)
 
         shapes, kinds = [v.shape for v in outputs], [v.kind for v in outputs]
-        return Site(e.name, e.params, shapes, kinds, e.where, self.scope, positions)
+        site = Site(e.name, e.params, shapes, kinds, e.where, self.scope, positions)
+        return self.points.told(site, e) if self.points else site
 
     def equation(self, e: Equation, operands: list[Operand]) -> Sequence[Operand | None]:
         """The results; None for those that were known from the start."""
@@ -121,11 +127,15 @@ class Block:
             return self.late(e, operands, e.outputs)
         control = {"scan": self.scan, "while": self.repeat, "cond": self.branch}
         if e.name not in control:
-            return lower(self.site(e), operands)
+            return self.lower(self.site(e), e, operands)
         results = control[e.name](e, operands)
         missing = [v for v, r in zip(e.outputs, results, strict=True) if r is None and v not in self.known]
         found = dict(zip(missing, self.late(e, operands, missing), strict=True)) if missing else {}
         return [found.get(v, r) for v, r in zip(e.outputs, results, strict=True)]
+
+    def lower(self, site: Site, e: Equation, operands: Sequence[Operand]) -> Sequence[Operand]:
+        """The results of the equation's rule."""
+        return self.points.lower(site, e, operands) if self.points else lower(site, operands)
 
     def late(self, e: Equation, operands: Sequence[Operand], wanted: Sequence[int]) -> list[Operand]:
         """Outputs that turned out to be known while the graph was written."""
@@ -140,18 +150,25 @@ class Block:
         plan, body = Plan.of(e, operands), e.bodies[0]
         if not e.params["length"]:
             refuse(e.where, "scan", "takes no step")
-        inner = Scope(self.scope.builder.frac, self.scope)
+        inner, place = Scope(self.scope.builder.frac, self.scope), f"{self.place}{self.here}/"
         given = self.scan_values(e, operands, plan, inner.depth)
         inputs: list[Operand | None] = []
+        carries = Points(self.scope.calibrated, body, place) if self.scope.calibrated else None
         for v, role, operand, seen in zip(body.inputs, plan.roles, operands, plan.known, strict=True):
             if seen:
                 inputs.append(given.get(v))
             else:
-                inputs.append(inner.argument(role, self.shared(self.scope, e, operand, body.variables[v].kind)))
-        results = Block(inner, body, inputs, given).run()
+                point = carries.point(v, self.scope.builder.frac) if carries and role == "carry" else None
+                value = inner.argument(role, self.shared(self.scope, e, operand, body.variables[v].kind, point), point)
+                inputs.append(carries.assumed(inner.builder, v, value) if carries else value)
+        results = Block(inner, body, inputs, given, place).run()
+        points = [
+            carries.point(body.inputs[plan.consts + i], inner.builder.frac) if carries and i < plan.carry else None
+            for i in range(len(results))
+        ]
         shared = [
-            self.shared(inner, e, r, body.variables[v].kind) if r is not None and moves else None
-            for v, r, moves in zip(body.outputs, results, plan.moving, strict=True)
+            self.shared(inner, e, r, body.variables[v].kind, point) if r is not None and moves else None
+            for v, r, moves, point in zip(body.outputs, results, plan.moving, points, strict=True)
         ]
         carried, stacked = ([v for v in part if v is not None] for part in (shared[: plan.carry], shared[plan.carry :]))
         found = iter(
@@ -161,10 +178,13 @@ class Block:
         unmoved += [None] * (len(shared) - plan.carry)
         return [next(found) if moves else other for moves, other in zip(plan.moving, unmoved, strict=True)]
 
-    def shared(self, scope: Scope, e: Equation, operand: Operand, kind: str) -> Value:
+    def shared(self, scope: Scope, e: Equation, operand: Operand, kind: str, point: Point | None = None) -> Value:
         """The operand as a shared value in that scope, as a loop carries and stacks it."""
-        value = self.site(e)._replace(scope=scope).value(operand)
-        return scope.builder.lift(value, Kind.BIT if kind == "b" else Kind.ARITH)
+        frac, room = point or (scope.builder.frac, 0)
+        with scope.builder.aiming(frac, room):
+            value = self.site(e)._replace(scope=scope).value(operand)
+            value = scope.builder.lift(value, Kind.BIT if kind == "b" else Kind.ARITH)
+            return scope.builder.align(value, frac) if point and kind == "f" else value
 
     def scan_values(self, e: Equation, operands: Sequence[Operand], plan: Plan, depth: int) -> dict[int, Public]:
         """The known variables that a scan's body reads: stacks over its steps, but for those that no step changes."""
@@ -204,17 +224,22 @@ class Block:
         index = operands[0]
         if not isinstance(index, Public):
             refuse(e.where, "cond", "the choice of a branch depends on secret data", INSTEAD["cond"])
-        number, last = index.scalar, len(e.bodies) - 1
+        number, last, place = index.scalar, len(e.bodies) - 1, f"{self.place}{self.here}/"
         if number is not None:
-            return Block(self.scope, e.bodies[min(max(int(number), 0), last)], operands[1:]).run()
-        results = [Block(self.scope, branch, operands[1:]).run() for branch in e.bodies]
+            taken = min(max(int(number), 0), last)
+            return Block(self.scope, e.bodies[taken], operands[1:], place=f"{place}{taken}/").run()
+        results = [
+            Block(self.scope, branch, operands[1:], place=f"{place}{i}/").run() for i, branch in enumerate(e.bodies)
+        ]
         steps = np.clip(np.asarray(index.array), 0, last)
         chosen: list[Operand | None] = []
         for v, cases in zip(e.outputs, zip(*results, strict=True), strict=True):
             site = self.site(e._replace(name="select_n", outputs=(v,)))
             wide = np.broadcast_to(steps.reshape(*steps.shape, *(1,) * len(site.shape)), (*steps.shape, *site.shape))
             which = Public(wide, index.over, "i")
-            chosen += [None] if v in self.known else lower(site, [which, *(c for c in cases if c is not None)])
+            given = [which, *(c for c in cases if c is not None)]
+            choice = e._replace(name="select_n", inputs=(-1,) * len(given), outputs=(v,))  # none of this program
+            chosen += [None] if v in self.known else self.lower(site, choice, given)
         return chosen
 
 

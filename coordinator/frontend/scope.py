@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from coordinator.frontend.measured import Calibrated, Point
 from coordinator.lower.builder import Builder, Value
 from mpcnode.graph import Graph
 
@@ -23,9 +24,10 @@ class Argument(NamedTuple):
 class Scope:
     """A graph under construction: the whole one, or the body of a loop in `parent`.  depth: loops around it."""
 
-    def __init__(self, frac: int, parent: Scope | None = None) -> None:
+    def __init__(self, frac: int, parent: Scope | None = None, calibrated: Calibrated | None = None) -> None:
         self.builder = Builder(frac)
         self.parent = parent
+        self.calibrated: Calibrated | None = parent.calibrated if parent else calibrated
         self.depth: int = parent.depth + 1 if parent else 0
         self.notes: dict[Value, tuple[Any, ...]] = {}
         self._arguments: list[Argument] = []
@@ -42,10 +44,13 @@ class Scope:
             self._captured[outer, role] = self.argument(role, outer)
         return self._captured[outer, role]
 
-    def argument(self, role: str, outer: Value) -> Value:
-        """A value of the graph around as a parameter of this body."""
+    def argument(self, role: str, outer: Value, point: Point | None = None) -> Value:
+        """A value of the graph around as a parameter of this body.  point: of what is carried."""
+        assert self.parent is not None
         shape = outer.shape[1:] if role == "scan" else outer.shape
-        inner = self.builder.emit("param", index=len(self._arguments), type=outer.type._replace(shape=shape))
+        room = point.room if point else self.parent.builder.op(outer).most
+        with self.builder.aiming(self.builder.frac, room):
+            inner = self.builder.emit("param", index=len(self._arguments), type=outer.type._replace(shape=shape))
         self._arguments.append(Argument(role, outer, inner))
         return inner
 
@@ -61,7 +66,11 @@ class Scope:
             "loop", *(a.outer for a in order),
             length=length, reverse=int(reverse), consts=consts, carry=len(carried), body=body,
         )  # fmt: skip
-        return [b.emit("get", loop, index=i) for i in range(len(body.outputs))]
+        results = []
+        for i, o in enumerate(body.outputs):
+            with b.aiming(b.frac, body.ops[o].most):
+                results.append(b.emit("get", loop, index=i))
+        return results
 
 
 def _parameters_first(body: Graph, order: Sequence[int]) -> Graph:

@@ -19,7 +19,8 @@ import numpy.typing as npt
 from mpcnode.graph import Attr, Graph, Kind, Op, Type, infer
 from mpcnode.ring import FRAC
 
-UNIQUE = ("input", "param", "reveal", "store", "loop")  # never merged with an equal one
+LONGEST = 62  # the most that one truncation takes off
+UNIQUE = ("input", "param", "reveal", "loop")  # never merged with an equal one
 OWN = -1  # "the fraction bits that this Builder was made for"
 
 
@@ -52,16 +53,28 @@ class Builder:
         self.frac = frac
         self.ops: list[Op] = []
         self._known: dict[object, Value] = {}
+        self.most = 0
         self._where = ""
 
     @contextmanager
-    def at(self, where: str) -> Iterator[None]:
-        """Ops emitted inside stem from this file:line of the user's program."""
-        before, self._where = self._where, where
+    def at(self, where: str, most: int = 0) -> Iterator[None]:
+        """Ops emitted inside stem from this file:line of the user's program, and have room for `most` fraction bits."""
+        before = self._where, self.most
+        self._where, self.most = where, most
         try:
             yield
         finally:
-            self._where = before
+            self._where, self.most = before
+
+    @contextmanager
+    def aiming(self, frac: int, most: int = 0) -> Iterator[None]:
+        """Ops emitted inside make numbers with `frac` fraction bits, and room for `most`."""
+        before = self.frac, self.most
+        self.frac, self.most = frac, most
+        try:
+            yield
+        finally:
+            self.frac, self.most = before
 
     def graph(self, outputs: Sequence[Value] = ()) -> Graph:
         return Graph(tuple(self.ops), tuple(v.number for v in outputs))
@@ -71,7 +84,7 @@ class Builder:
 
     def emit(self, name: str, /, *args: Value, type: Type | None = None, **attrs: Attr) -> Value:
         """Append an op (or find its equal).  `type` is wanted for input, param and const only.  Raises GraphError."""
-        return self.again(Op(name, (), attrs, type or Type(Kind.PUBLIC, 0, ())), *args)
+        return self.again(Op(name, (), attrs, type or Type(Kind.PUBLIC, 0, ()), most=self.most), *args)
 
     def again(self, op: Op, *args: Value) -> Value:
         """The same op on these arguments, in this graph."""
@@ -136,24 +149,40 @@ class Builder:
             return self.emit("scale", x, by=1 << (frac - x.frac), frac=frac - x.frac)
         if x.public:
             raise AssertionError("a public value is encoded with the fraction bits that it needs")
+        while x.frac - frac > LONGEST:
+            x = self.emit("trunc", x, by=LONGEST)
         return self.emit("trunc", x, by=x.frac - frac)
 
+    def fitted(self, x: Value, y: Value) -> tuple[Value, Value]:
+        """Two factors with so many fraction bits that their product has room: what is too much is taken off the secret
+        one, or off both.
+        """
+        over = x.frac + y.frac - self.most if self.most else 0
+        if over <= 0:
+            return x, y
+        if x.public or y.public:
+            return (x, self.align(y, y.frac - over)) if x.public else (self.align(x, x.frac - over), y)
+        half = min((over + 1) // 2, x.frac, y.frac)
+        return self.align(x, x.frac - half), self.align(y, y.frac - half)
+
     def add(self, x: Value, y: Value) -> Value:
-        """x + y, at the finer binary point of the two."""
-        frac = max(x.frac, y.frac)
-        return self.emit("add", self.align(x, frac), self.align(y, frac))
+        """x + y, at the finer binary point of the two; where room is known, at the Builder's own if they differ."""
+        return self.emit("add", *self._alike(x, y))
 
     def sub(self, x: Value, y: Value) -> Value:
-        frac = max(x.frac, y.frac)
-        return self.emit("sub", self.align(x, frac), self.align(y, frac))
+        return self.emit("sub", *self._alike(x, y))
+
+    def _alike(self, x: Value, y: Value) -> tuple[Value, Value]:
+        frac = x.frac if x.frac == y.frac else self.frac if self.most else max(x.frac, y.frac)
+        return self.align(x, frac), self.align(y, frac)
 
     def mul(self, x: Value, y: Value, frac: int | None = OWN) -> Value:
         """x·y truncated to `frac` fraction bits (None: left with the sum of both)."""
-        return self.settle(self.emit("mul", x, y), frac)
+        return self.settle(self.emit("mul", *self.fitted(x, y)), frac)
 
     def dot(self, x: Value, y: Value, frac: int | None = OWN) -> Value:
         """x @ y on the last two axes, truncated to `frac` fraction bits (None: left)."""
-        return self.settle(self.emit("dot", x, y), frac)
+        return self.settle(self.emit("dot", *self.fitted(x, y)), frac)
 
     def settle(self, product: Value, frac: int | None = OWN) -> Value:
         """A product truncated to `frac` fraction bits, if it has more (None: left)."""

@@ -5,8 +5,9 @@ A truncation costs a round and 16 bytes an element, so it moves down, towards th
 - it meets fewer elements (below a sum or a slice),
 - nobody needs it (a sign takes the untruncated value and passes over its lowest bits).
 
-No value gets more than 2·frac + 8 fraction bits on the way, so that numbers keep their room below 2^62.  A sum is
-taken before the truncation only if the other term is there by then: no chain of rounds becomes longer.
+No value gets more than 2·frac + 8 fraction bits on the way, or as many as a calibration has found room for, so that
+numbers stay below 2^62.  A sum is taken before the truncation only if the other term is there by then: no chain of
+rounds becomes longer.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from coordinator.lower import simplify
-from coordinator.lower.builder import Value
+from coordinator.lower.builder import LONGEST, Value
 from coordinator.lower.refine import refine
 from coordinator.lower.rewrite import Rewriter, Rule, until_still
-from coordinator.lower.untruncated import LONGEST, MOVES, finer, most_frac, untruncated
-from mpcnode.graph import Graph, Op
+from coordinator.lower.untruncated import MOVES, finer, most_frac, untruncated
+from mpcnode.graph import TOP, Graph, Op
+from mpcnode.ring import LIMIT_BITS
 
 
 def late(graph: Graph, frac: int) -> Graph:
@@ -65,7 +67,7 @@ def sums(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
     """trunc(x) + trunc(y) -> trunc(x + y); trunc(x) + y -> trunc(x + y·2^by), if the truncation then goes on."""
     by = [truncated(r, a) if r.alone(i) else 0 for i, a in enumerate(args)]
     bits = max(by)
-    if not bits or op.type.frac + bits > most_frac(r.b):
+    if not bits or op.type.frac + bits > most_frac(r.b, op):
         return None
     inner = [r.arg(a) if b else a for a, b in zip(args, by, strict=True)]
     if not all(by):
@@ -81,8 +83,8 @@ def sums(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
 def sum_(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
     """sum(trunc(x)) -> trunc(sum(x)): fewer elements.  A sum of 2^k terms may be k bits longer, and needs room too."""
     by = truncated(r, args[0])
-    grown = (args[0].type.size // max(1, op.type.size) - 1).bit_length()
-    if not by or not r.alone() or op.type.frac + by + grown > most_frac(r.b):
+    grown = 0 if op.most else (args[0].type.size // max(1, op.type.size) - 1).bit_length()
+    if not by or not r.alone() or op.type.frac + by + grown > most_frac(r.b, op):
         return None
     return r.b.emit("trunc", r.b.again(op, r.arg(args[0])), by=by)
 
@@ -132,7 +134,7 @@ def trunc(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
     y = r.arg(x)
     if factor is None:
         return r.b.emit("trunc", y, by=by + bits)
-    if y.frac + factor.integer("frac") > LONGEST or not _has_room(r, y, factor):
+    if y.frac + factor.integer("frac") > (op.most or LONGEST) or not (op.most or _has_room(r, y, factor)):
         return _factor_first(r, op, factor, x) if r.alone() else None
     y = r.b.emit("scale", y, by=factor.integer("by"), frac=factor.integer("frac"))
     return r.b.emit("trunc", y, by=by + bits)
@@ -147,7 +149,7 @@ def _has_room(r: Rewriter, y: Value, factor: Op) -> bool:
         y = Value(op.args[0], r.b.ops[op.args[0]].type)
         op = r.op(y)
     grown = (abs(factor.integer("by")) - 1).bit_length()
-    return not grown or y.frac + grown <= most_frac(r.b)
+    return not grown or y.frac + grown <= most_frac(r.b, op)
 
 
 def _factor_first(r: Rewriter, op: Op, factor: Op, product: Value) -> Value | None:
@@ -164,10 +166,11 @@ def _factor_first(r: Rewriter, op: Op, factor: Op, product: Value) -> Value | No
         return None
     sides = [Value(a, r.b.ops[a].type) for a in dot.args]
     small = min((0, 1), key=lambda i: sides[i].type.size)
-    fits = all(not v.public and v.frac == r.b.frac for v in sides)
-    if not fits or sides[small].type.size >= dot.type.size or op.type.frac != r.b.frac:
+    fits = all(not v.public and (op.most or v.frac == r.b.frac) for v in sides)
+    if not fits or sides[small].type.size >= dot.type.size or not (op.most or op.type.frac == r.b.frac):
         return None
-    extra = max(0, min(LONGEST - 2 * r.b.frac, frac - (abs(by) - 1).bit_length()))
+    room = (op.most or LONGEST) - sides[0].frac - sides[1].frac
+    extra = max(0, min(room, frac - (abs(by) - 1).bit_length()))
     if frac <= extra:
         return None
     part = r.b.emit("trunc", r.b.emit("scale", sides[small], by=by, frac=frac), by=frac - extra)
@@ -186,6 +189,17 @@ def sign(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
         return None
     x, bits = found
     return r.b.emit("sign", x, lo=op.integer("lo") + bits) if op.integer("lo") + bits <= LONGEST else None
+
+
+def narrow_sign(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
+    """Where x has room for `room` fraction bits, |x| < 2^(62 - room): bits above need not be compared.  One is, so
+    that the lowest may be passed over.
+    """
+    room, lo = r.op(args[0]).most, op.integer("lo")
+    top = LIMIT_BITS - room + args[0].frac + 1
+    if not room or not lo < top < TOP:
+        return None
+    return r.b.emit("sign", args[0], lo=lo, top=top)
 
 
 def neg(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:

@@ -17,7 +17,7 @@ def hoist(graph: Graph, frac: int) -> Graph:
     new: list[Value] = []
     for op in graph.ops:
         args = [new[a] for a in op.args]
-        with b.at(op.where):
+        with b.at(op.where, op.most):
             if op.name == "loop":
                 new.append(_hoisted(b, op._replace(attrs={**op.attrs, "body": hoist(op.body, frac)}), args))
             else:
@@ -52,7 +52,7 @@ def _hoisted(b: Builder, loop: Op, args: list[Value]) -> Value:
             if op.name == "param":
                 outer[i] = args[op.integer("index")]
             else:
-                with b.at(op.where):
+                with b.at(op.where, op.most):
                     outer[i] = b.again(op, *(above(a) for a in op.args))
         return outer[i]
 

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from coordinator.lower import fixedpoint, simplify
 from coordinator.lower.hoist import hoist
-from coordinator.lower.rewrite import prune, until_still
+from coordinator.lower.rewrite import plain, prune, rewrite, until_still
 from mpcnode.graph import Graph, verify
 from mpcnode.ring import FRAC
 
@@ -29,17 +29,23 @@ def late(graph: Graph, frac: int) -> Graph:
     return fixedpoint.late(graph, frac)
 
 
+def narrow(graph: Graph, frac: int) -> Graph:
+    """Signs that pass over the bits above a range that is taken as certain."""
+    return rewrite(graph, {"sign": fixedpoint.narrow_sign}, frac)[0]
+
+
 PASSES: dict[str, Pass] = {"legal": legal, "folded": folded, "late": late, "final": folded}
 
 
-def compile(graph: Graph, frac: int = FRAC) -> dict[str, Graph]:
+def compile(graph: Graph, frac: int = FRAC, *, assume: bool = False) -> dict[str, Graph]:
     """Every stage by name, in order; the last one is what the parties run.  `frac`: fraction bits of the job's numbers.
+    `assume`: a last stage more, in which comparisons rely on the ranges that a calibration has met.
 
     Raises GraphError when a pass breaks a rule of the op table, which is a bug of the pass.
     """
     stages: dict[str, Graph] = {}
-    for name, run in PASSES.items():
+    for name, run in {**PASSES, **({"narrow": narrow} if assume else {})}.items():
         graph = run(graph, frac)
         verify(graph)
         stages[name] = graph
-    return stages
+    return {name: plain(stage) for name, stage in stages.items()}

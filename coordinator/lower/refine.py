@@ -20,7 +20,7 @@ def refine(graph: Graph, frac: int) -> Graph:
     refined: dict[int, dict[int, int]] = {}  # of each loop, bits by carried value
     for i, op in enumerate(graph.ops):
         args = [new[a] for a in op.args]
-        with b.at(op.where):
+        with b.at(op.where, op.most):
             if op.name == "loop":
                 inner = op._replace(attrs={**op.attrs, "body": refine(op.body, frac)})
                 refined[i] = averages(inner, frac)
@@ -79,7 +79,7 @@ def _body(loop: Op, bits: dict[int, int], frac: int) -> Graph:
     for i, op in enumerate(body.ops):
         args = [new[a] for a in op.args]
         more = [fine.get(a, 0) for a in op.args]
-        with b.at(op.where):
+        with b.at(op.where, op.most):
             if op.name == "param" and op.integer("index") - consts in bits:
                 fine[i] = bits[op.integer("index") - consts]
                 new.append(b.again(op._replace(type=op.type._replace(frac=op.type.frac + fine[i]))))

@@ -87,7 +87,7 @@ def rewrite(graph: Graph, rules: Rules, frac: int) -> tuple[Graph, bool]:
         if op.name == "loop":
             body, inner = rewrite(op.body, rules, frac)
             current, changed = op._replace(attrs={**op.attrs, "body": body}), changed or inner
-        with r.b.at(op.where):
+        with r.b.at(op.where, op.most):
             found = rules[op.name](r, current, args) if op.name in rules else None
             changed = changed or found is not None
             value = r.b.again(current, *args) if found is None else found
@@ -104,6 +104,13 @@ def until_still(graph: Graph, rules: Rules, frac: int, most: int = 20) -> Graph:
         if not changed:
             break
     return graph
+
+
+def plain(graph: Graph) -> Graph:
+    """Without the compiler's own notes."""
+    ops = (op._replace(most=0) for op in graph.ops)
+    bodies = (op._replace(attrs={**op.attrs, "body": plain(op.body)}) if op.name == "loop" else op for op in ops)
+    return graph._replace(ops=tuple(bodies))
 
 
 # ---- dead ops ------------------------------------------------------------------------------------------------------
@@ -146,7 +153,7 @@ def _pruned_loop(loop: Op, needed: Sequence[int]) -> Op:
 
 def _reach(graph: Graph, outputs: Sequence[int]) -> tuple[set[int], dict[int, set[int]]]:
     """Ops that the outputs and what is revealed depend on; of each loop among them, the results that are needed."""
-    live = set(outputs) | {i for i, op in enumerate(graph.ops) if op.name in ("reveal", "store")}
+    live = set(outputs) | {i for i, op in enumerate(graph.ops) if op.name == "reveal"}
     results: dict[int, set[int]] = {}
     for i in reversed(range(len(graph.ops))):
         op = graph.ops[i]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from coordinator.lower.builder import Builder, Value
+from coordinator.lower.builder import LONGEST, Builder, Value
+from mpcnode.graph import Op
 
 MARGIN = 8  # fraction bits above those of a product
-LONGEST = 62  # the most that a truncation takes off
 MOVES = ("reshape", "transpose", "slice", "rev", "take", "dynamic_slice", "broadcast")
 
 
-def most_frac(b: Builder) -> int:
-    """Fraction bits that a value may have before it is truncated: numbers keep their room below 2^62."""
-    return min(2 * b.frac + MARGIN, LONGEST)
+def most_frac(b: Builder, op: Op) -> int:
+    """Fraction bits that what op makes may have before it is truncated: numbers keep their room below 2^62."""
+    return op.most or min(2 * b.frac + MARGIN, LONGEST)
 
 
 def argument(b: Builder, x: Value, i: int = 0) -> Value:
@@ -39,14 +39,14 @@ def untruncated(b: Builder, x: Value, deep: int) -> tuple[Value, int] | None:
     op = b.op(x)
     if op.name == "trunc":
         before = argument(b, x)
-        return (before, op.integer("by")) if before.frac <= most_frac(b) else None
+        return (before, op.integer("by")) if before.frac <= most_frac(b, op) else None
     if not deep or x.public:
         return None
     if op.name in ("add", "sub"):
         terms = [argument(b, x, 0), argument(b, x, 1)]
         found = [untruncated(b, t, deep - 1) or (t, 0) for t in terms]
         bits = max(n for _, n in found)
-        if not bits or x.frac + bits > most_frac(b):
+        if not bits or x.frac + bits > most_frac(b, op):
             return None
         left, right = (finer(b, t, bits - n) for t, n in found)
         return None if left is None or right is None else (b.emit(op.name, left, right), bits)

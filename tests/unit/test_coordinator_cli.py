@@ -213,6 +213,25 @@ def test_values_that_do_not_fit_are_shown(run: Run, cluster: World, tmp_path: Pa
     one_line(run("simulate", "job.toml", "--sample", "x=x.npy"), "the sample data does not fit")
 
 
+def test_a_job_is_calibrated(run: Run, cluster: World, tmp_path: Path) -> None:
+    ran = run("simulate", "job.toml", "--calibrate")
+    assert ran.code == 0
+    assert "values and their binary points by source line" in ran.out and "against plain JAX" in ran.out
+    assert "wrote calibration.toml: name it in job.toml under [job] as calibration" in ran.out
+    one_line(run("simulate", "job.toml", "--out", "other.toml"), "give --calibrate too")
+    job = (tmp_path / "job.toml").read_text()
+    (tmp_path / "job.toml").write_text(job.replace("[job]", "[job]\nassume_ranges = true"))
+    one_line(run("estimate", "job.toml"), "assume_ranges relies on a calibration: name its file under calibration")
+    named = '[job]\ncalibration = "calibration.toml"\nassume_ranges = true'
+    (tmp_path / "job.toml").write_text(job.replace("[job]", named))
+    ran = run("submit", "job.toml", "--no-watch")
+    assert ran.code == 0
+    assert "no value may come to more than 16 times the largest that the calibration met" in " ".join(ran.out.split())
+    program = (tmp_path / "train.py").read_text()
+    (tmp_path / "train.py").write_text(program.replace("return {", "x = x + x\n    return {", 1))
+    one_line(run("estimate", "job.toml"), "the calibration is of another program than the job's function is now")
+
+
 # ---- jobs -----------------------------------------------------------------------------------------------------------
 def test_a_job_from_submission_to_result(run: Run, cluster: World, tmp_path: Path) -> None:
     ran = run("submit", "job.toml", "--output", "out")

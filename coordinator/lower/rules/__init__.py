@@ -49,7 +49,7 @@ def lower(site: Site, operands: Sequence[Operand]) -> Sequence[Operand]:
     if found is None:
         site.refuse("is not supported on secret values", INSTEAD.get(site.name, ""))
     try:
-        with site.b.at(site.where):
+        with site.b.at(site.where, site.b.most):
             results = found(site, *operands)
     except GraphError as error:
         site.refuse(str(error))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from coordinator.lower import approx
+from coordinator.lower.approx import frames
 from coordinator.lower.builder import Value
-from coordinator.lower.rules.registry import Operand, Public, Site, approximate, factor_bits, pointwise, rule
+from coordinator.lower.rules.registry import Operand, Public, Site, approximate, pointwise, rule
+from mpcnode.ring import FRAC
 
 
 # ---- linear --------------------------------------------------------------------------------------------------------
@@ -35,10 +38,16 @@ def _guarded(s: Site, guard: Public, x: Operand) -> tuple[Public, Operand]:
     quotient small (optax.adam adds 1e-8); below the resolution of x it guards nothing.  So a quarter of a unit in the
     last place is added inside of the root, grown as x has grown since it was rounded: Adam's v / (1 - b2^t) is up to
     1000 v.  Then what was rounded to 0 is not divided by less than half of what it may have been.
+
+    Where a calibration has met x, there are more fraction bits: a guard of a root is raised to the least root at most.
     """
     number, unit = guard.scalar, 2.0**-s.b.frac
     if number is None or number <= 0 or not isinstance(x, Value):
         return guard, x
+    if s.b.most:
+        grid = s.noted(x, "grid")
+        raised = grid is not None and number < grid[0]
+        return guard._replace(array=np.full((), grid[0]), over=()) if grid and raised else guard, x
     grown, root = s.noted(x, "times"), s.noted(x, "root")
     if grown is not None and number < unit:
         return _part_of_unit(s, grown[0]), x
@@ -124,7 +133,7 @@ def times(s: Site, x: Value, c: Public) -> Value:
     x = s.b.spread(x, s.shape)
     if s.kind == "i":
         return s.b.emit("mul", x, s.value(c, s.shape))
-    return s.note(s.b.mul(x, s.factor(c, s.shape)), "times", c)
+    return s.note(s.b.mul(x, s.factor(c, s.shape, x)), "times", c)
 
 
 def scaled(s: Site, x: Value, number: float) -> Value:
@@ -137,8 +146,13 @@ def scaled(s: Site, x: Value, number: float) -> Value:
         return s.b.emit("scale", x, by=int(number), frac=0)
     mantissa, top = math.frexp(number)
     power_of_two = abs(mantissa) == 0.5
-    bits = min(62 - x.frac, max(0, 1 - top)) if power_of_two else factor_bits(np.asarray(number), s.b.frac)
-    return s.b.settle(s.b.emit("scale", x, by=round(number * 2.0**bits), frac=bits), x.frac)
+    if power_of_two and s.b.most:
+        return s.b.shift(x if number > 0 else s.b.emit("neg", x), top - 1)
+    bits = min(62 - x.frac, max(0, 1 - top)) if power_of_two else s.bits_of(np.asarray(number), x)
+    if s.b.most and x.frac + bits > s.b.most:
+        x = s.b.align(x, s.b.most - bits)
+    frac = s.b.frac if s.b.most else x.frac
+    return s.b.settle(s.b.emit("scale", x, by=round(number * 2.0**bits), frac=bits), frac)
 
 
 def lifted_bit(s: Site, x: Operand) -> Value | None:
@@ -177,7 +191,7 @@ def power(s: Site, x: Operand, y: Operand) -> Operand:
     if number is None:
         s.refuse("wants a constant exponent", "write jnp.exp(y * jnp.log(x)) for x > 0")
     if number in (0.5, -0.5):
-        return root(s, x) if number > 0 else approximate(s, approx.rsqrt, x)
+        return root(s, x) if number > 0 else inverse_root(s, x)
     if number == int(number):
         return integer_pow(s._replace(params={"y": int(number)}), x)
     return approximate(s, approx.exp, scaled(s, approximate(s, approx.log, x), number))
@@ -185,8 +199,21 @@ def power(s: Site, x: Operand, y: Operand) -> Operand:
 
 @rule("sqrt")
 def root(s: Site, x: Value) -> Value:
-    grown = s.noted(x, "times")
-    return s.note(pointwise(s, approx.sqrt, x), "root", x, grown[0] if grown else None)
+    seen = s.seen[0] if s.seen else None
+    if seen is not None and not frames.familiar(seen):
+        return s.note(pointwise(s, partial(frames.sqrt, seen=seen), x, aligned=False), "grid", frames.grid(seen))
+    y, grown = pointwise(s, approx.sqrt, x), s.noted(x, "times")
+    if s.b.most:
+        return s.note(y, "grid", 2.0 ** (-FRAC // 2))
+    return s.note(y, "root", x, grown[0] if grown else None)
+
+
+@rule("rsqrt")
+def inverse_root(s: Site, x: Value) -> Value:
+    seen = s.seen[0] if s.seen else None
+    if seen is None or frames.familiar(seen):
+        return pointwise(s, approx.rsqrt, x)
+    return pointwise(s, partial(frames.rsqrt, seen=seen), x, aligned=False)
 
 
 @rule("div")
@@ -201,6 +228,10 @@ def div(s: Site, x: Operand, y: Operand) -> Operand:
     chosen = choice_quotient(s, x, y)
     if chosen is not None:
         return chosen
+    below = s.seen[1] if s.seen else None
+    if below is not None and s.made is not None and not (frames.familiar(below) and frames.familiar(s.made)):
+        over = s.value(x, s.shape)
+        return frames.divide(s.b, over, s.b.spread(y, s.shape), below, s.made)
     wide = s.b.op(y)
     if wide.name == "broadcast" or y.type.size < math.prod(s.shape) or isinstance(x, Public):
         inverse_value = reciprocal(s, y)

@@ -21,14 +21,15 @@ def conv_general_dilated(s: Site, x: Operand, kernel: Operand) -> Value:
     groups, rank = max(features, batches), len(s.shape) - 2
     space = tuple(range(2, 2 + rank))
     images, channels, *lengths = (int(a) for a in numbers.lhs_spec)
-    x_value = s.b.transpose(as_factor(s, x), (images, *lengths, channels))
+    x_value = s.b.transpose(as_factor(s, x, kernel), (images, *lengths, channels))
     outputs, inputs, *lengths = (int(a) for a in numbers.rhs_spec)
-    w_value = s.b.transpose(as_factor(s, kernel), (*lengths, inputs, outputs))
+    w_value = s.b.transpose(as_factor(s, kernel, x), (*lengths, inputs, outputs))
     left = _grouped(s, x_value, 0 if batches > 1 else rank + 1, groups)
     right = _grouped(s, w_value, rank + 1, groups)
-    product = s.b.emit("conv", left, right, **_window(s)._asdict())
     if s.kind == "f":
-        product = s.b.settle(product)
+        product = s.b.settle(s.b.emit("conv", *s.b.fitted(left, right), **_window(s)._asdict()))
+    else:
+        product = s.b.emit("conv", left, right, **_window(s)._asdict())
     joined = s.b.transpose(product, (1, *space, 0, rank + 2))  # [images, *places, groups, outputs]
     merged = s.b.reshape(joined, (*joined.shape[:-2], groups * joined.shape[-1]))
     plain = s.b.transpose(merged, (0, rank + 1, *range(1, rank + 1)))

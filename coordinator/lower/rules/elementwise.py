@@ -21,7 +21,6 @@ FUNCTIONS: dict[str, Function] = {
     "log": approx.log,
     "log1p": approx.log1p,
     "expm1": approx.expm1,
-    "rsqrt": approx.rsqrt,
     "tanh": approx.tanh,
     "erf": approx.erf,
     "erfc": erfc,

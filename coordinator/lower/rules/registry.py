@@ -7,6 +7,7 @@ values without, secret booleans are bits; a rule returns its result in the same 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn, Protocol, TypeAlias, TypeVar
 
@@ -14,12 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from coordinator.lower.builder import Builder, Value
+from coordinator.lower.points import Seen
 from mpcnode.errors import MpcError
 from mpcnode.ring import FRAC, LIMIT_BITS
 
 Numbers: TypeAlias = npt.NDArray[Any]
 ENDLESS = 2.0**64  # known numbers from here on stand for infinity,
 FAR = 2.0**20  # and this for them, in sums and choices
+FACTOR, FACTOR_LEAST = 20, 14  # bits of the smallest and largest of known factors, where the product's room is known
 
 
 class CompileError(MpcError):
@@ -100,6 +103,8 @@ class Site(NamedTuple):
     where: str
     scope: Place
     positions: Callable[..., Public]
+    seen: Sequence[Seen | None] = ()  # what a calibration met of the operands ...
+    made: Seen | None = None  # ... and of the result
 
     @property
     def b(self) -> Builder:
@@ -139,12 +144,28 @@ class Site(NamedTuple):
         """Two operands as values of the result's shape (a scalar stands for an array of equals)."""
         return self.value(x, self.shape), self.value(y, self.shape)
 
-    def factor(self, x: Public, shape: tuple[int, ...]) -> Value:
+    def factor(self, x: Public, shape: tuple[int, ...], other: Operand | None = None) -> Value:
         """Known floats as one factor of a product, with the fraction bits that they need (see `factor_bits`)."""
         few = x.compact()
         self.check(few)
-        frac = factor_bits(few.array, self.b.frac)
+        frac = self.bits_of(few.array, other)
         return self._spread(few, np.rint(few.array.astype(np.float64) * 2.0**frac).astype(np.int64), frac, shape)
+
+    def bits_of(self, numbers: Numbers, other: Operand | None) -> int:
+        """Fraction bits for known factors; where the room of their product with `other` is known, all of it that they
+        can use.
+        """
+        if not self.b.most:
+            return factor_bits(numbers, self.b.frac)
+        if not isinstance(other, Value):
+            return factor_bits(numbers, FRAC)
+        a = np.abs(numbers[numbers != 0].astype(np.float64))
+        if not a.size:
+            return 0
+        least, largest = (int(math.frexp(float(v))[1]) for v in (a.min(), a.max()))
+        useful = min(FACTOR - least, LIMIT_BITS - 1 - largest)
+        bits = max(min(useful, self.b.most - other.frac), FACTOR_LEAST - largest, 0)
+        return min(bits, factor_bits(numbers, max(bits, 1)))
 
     def numbers(self, array: Numbers, over: tuple[int, ...]) -> Value:
         """Known integers as a public value, without the loops over which nothing changes."""
@@ -217,26 +238,25 @@ Function: TypeAlias = Callable[[Builder, Value], Value]
 
 
 def approximate(s: Site, function: Callable[..., Value], *xs: Any) -> Value:
-    """function(builder, *xs) at the binary point that approximations are made for, whatever the job's is."""
+    """function(builder, *xs) at the binary point that approximations are made for, whatever the job's is.  The result
+    has that of the job; or, where rooms are known, whatever it was made with.
+    """
     b, own = s.b, s.b.frac
     aligned = [b.align(x, FRAC) if isinstance(x, Value) and x.frac == own != FRAC else x for x in xs]
-    b.frac = FRAC
-    try:
+    with b.aiming(FRAC):
         result = function(b, *aligned)
-    finally:
-        b.frac = own
-    return b.align(result, own) if result.frac == FRAC != own else result
+    return b.align(result, own) if result.frac == FRAC != own and not b.most else result
 
 
-def pointwise(s: Site, function: Function, x: Value) -> Value:
-    """function(x), computed before x is broadcast."""
+def pointwise(s: Site, function: Function, x: Value, *, aligned: bool = True) -> Value:
+    """function(x), computed before x is broadcast.  `aligned`: as `approximate`, else x as it is."""
     op = s.b.op(x)
     if op.name in ("broadcast", "reshape"):
-        inner = pointwise(s, function, Value(op.args[0], s.b.ops[op.args[0]].type))
+        inner = pointwise(s, function, Value(op.args[0], s.b.ops[op.args[0]].type), aligned=aligned)
         if op.name == "reshape":
             return s.b.reshape(inner, op.integers("shape"))
         return s.b.emit("broadcast", inner, shape=op.integers("shape"), dims=op.integers("dims"))
-    return approximate(s, function, x)
+    return approximate(s, function, x) if aligned else function(s.b, x)
 
 
 Rule: TypeAlias = Callable[..., Operand | Sequence[Operand]]
