@@ -37,27 +37,25 @@ class Won(NamedTuple):
             y = _joined(b, b.add(left, b.keep(bits, b.sub(right, left), 1)), last)
         return b.reshape(y, y.shape[1:])
 
-    def push(self, b: Builder, g: Value) -> Value:
-        """[...] -> [count, ...]: g where the entrant won, else 0."""
+    def push(self, b: Builder, g: Value) -> list[Value]:
+        """For each entrant, g where it won, else 0."""
         if self.winner is not None:
             return self._pushed(b, g)
-        row = b.reshape(g, (1, *g.shape))
+        found = [g]
         for bits in reversed(self.levels):
             half = bits.shape[0]
-            paired, last = b.slice_axis(row, 0, 0, half), b.slice_axis(row, 0, half, row.shape[0])
-            right = b.keep(bits, paired, 1)
-            both = [b.reshape(v, (half, 1, *g.shape)) for v in (b.sub(paired, right), right)]
-            row = b.reshape(b.emit("concat", *both, axis=1), (2 * half, *g.shape))
-            row = _joined(b, row, last if last.shape[0] else None)
-        return row
+            both = _stacked(b, found[:half])
+            right = b.keep(bits, both, 1)
+            pairs = zip(_unstacked(b, b.sub(both, right)), _unstacked(b, right), strict=True)
+            found = [v for pair in pairs for v in pair] + found[half:]
+        return found
 
-    def _pushed(self, b: Builder, g: Value) -> Value:
+    def _pushed(self, b: Builder, g: Value) -> list[Value]:
         """The last entrant gets what is left."""
         assert self.winner is not None
         wide = b.emit("broadcast", g, shape=(self.entrants - 1, *g.shape), dims=tuple(range(1, 1 + len(g.shape))))
         others = b.keep(b.slice_axis(self.winner, 0, 0, self.entrants - 1), wide, 1)
-        last = b.sub(g, b.emit("sum", others, axes=(0,)))
-        return b.emit("concat", others, b.reshape(last, (1, *g.shape)), axis=0)
+        return [*_unstacked(b, others), b.sub(g, b.emit("sum", others, axes=(0,)))]
 
 
 class Pool(NamedTuple):
@@ -75,10 +73,11 @@ class Pool(NamedTuple):
     def back(self, b: Builder, g: Value) -> Value:
         """The sum, for each entry, of g of all windows whose largest it is."""
         for lines, won in reversed(self.stages):
-            g = won.push(b, g)
-            g = b.reshape(g, (*(n.length for n in lines), *g.shape[1:]))
-            for i, windows in enumerate(lines):
-                g = fold(b, g, windows._replace(axis=windows.axis + len(lines) - 1 - i))
+            parts = won.push(b, g)
+            for windows in reversed(lines):
+                rows = range(0, len(parts), windows.length)
+                parts = [fold(b, parts[i : i + windows.length], windows) for i in rows]
+            [g] = parts
         return g
 
 
@@ -128,8 +127,9 @@ def _largest(b: Builder, x: Value, lo: int) -> tuple[Value, Won]:
     levels = []
     while x.shape[0] > 1:
         left, right, last = _pairs(b, x)
-        bits, gap = b.less(left, right, lo), b.sub(right, left)
-        x = _joined(b, b.add(left, b.keep(bits, gap, 1)), last)
+        gap = b.sub(left, right)
+        bits = b.emit("sign", gap, lo=lo)
+        x = _joined(b, b.sub(left, b.keep(bits, gap, 1)), last)
         levels.append(bits)
     return b.reshape(x, tuple(rest)), Won(count, tuple(levels))
 
@@ -158,3 +158,13 @@ def _pairs(b: Builder, x: Value) -> tuple[Value, Value, Value | None]:
 
 def _joined(b: Builder, x: Value, last: Value | None) -> Value:
     return x if last is None else b.emit("concat", x, last, axis=0)
+
+
+def _stacked(b: Builder, values: Sequence[Value]) -> Value:
+    """[...] each -> [number, ...]."""
+    rows = [b.reshape(v, (1, *v.shape)) for v in values]
+    return rows[0] if len(rows) == 1 else b.emit("concat", *rows, axis=0)
+
+
+def _unstacked(b: Builder, x: Value) -> list[Value]:
+    return [b.reshape(b.slice_axis(x, 0, i, i + 1), x.shape[1:]) for i in range(x.shape[0])]

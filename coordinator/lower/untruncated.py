@@ -31,6 +31,8 @@ def finer(b: Builder, x: Value, bits: int) -> Value | None:
         op = b.ops[op.args[0]]
     if op.name == "const" and np.abs(op.value.astype(np.float64)).max(initial=0) >= 2.0 ** (61 - bits):
         return None
+    if b.op(x).name == "broadcast":
+        return b.again(b.op(x), b.emit("scale", argument(b, x), by=1 << bits, frac=bits))
     return b.emit("scale", x, by=1 << bits, frac=bits)
 
 

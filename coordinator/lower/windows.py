@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -67,17 +68,16 @@ def unfold(b: Builder, x: Value, windows: Line) -> Value:
     return b.transpose(taken, (axis, *(a for a in range(rank + 1) if a != axis)))
 
 
-def fold(b: Builder, y: Value, windows: Line) -> Value:
-    """[count, ..., places, ...] -> [..., size, ...]: for each entry, the sum of what the windows hold of it."""
-    axis, (count, places) = windows.axis, windows.table.shape
-    behind = axis + 1 if windows.side_by_side else axis
-    axes = list(range(1, len(y.shape)))
-    axes.insert(behind, 0)
-    before, after = y.shape[1 : axis + 1], y.shape[axis + 2 :]
-    flat = b.reshape(b.transpose(y, tuple(axes)), (*before, count * places, *after))
-    if windows.side_by_side:
-        return _ended(b, flat, axis, windows.size - count * places)
-    fallen = b.emit("take", _ended(b, flat, axis), b.raw(_targets(windows), 0), axis=axis)
+def fold(b: Builder, parts: Sequence[Value], windows: Line) -> Value:
+    """[..., places, ...] for each element of windows -> [..., size, ...]: for each entry, what falls on it, summed."""
+    axis, (length, places) = windows.axis, windows.table.shape
+    before, after = parts[0].shape[:axis], parts[0].shape[axis + 1 :]
+    if windows.side_by_side:  # the elements of a window next to each other
+        rows = [b.reshape(part, (*before, places, 1, *after)) for part in parts]
+        row = rows[0] if length == 1 else b.emit("concat", *rows, axis=axis + 1)
+        return _ended(b, b.reshape(row, (*before, places * length, *after)), axis, windows.size - places * length)
+    row = parts[0] if length == 1 else b.emit("concat", *parts, axis=axis)
+    fallen = b.emit("take", _ended(b, row, axis), b.raw(_targets(windows), 0), axis=axis)
     return b.emit("sum", fallen, axes=(axis,))
 
 

@@ -46,17 +46,20 @@ def reduce_window_sum(s: Site, x: Value) -> Value:
 
 # ---- extremes --------------------------------------------------------------------------------------------------------
 class Pooled(NamedTuple):
-    """The maxima of the operand without what does not change an order: a truncation by `bits`, and whether it is
-    rectified.
+    """The maxima of the operand without what does not change an order: whether it is rectified, a truncation by `bits`,
+    and what is the same for all entries of a window (a bias), at the windows' places.
     """
 
-    bits: int
     rectified: bool
+    bits: int
+    offset: Value | None
     pool: Pool
 
     def largest(self, s: Site) -> Value:
         """Of the operand before it was rectified."""
         found = self.pool.largest
+        if self.offset is not None:
+            found = s.b.add(found, self.offset)
         return s.b.emit("trunc", found, by=self.bits) if self.bits else found
 
 
@@ -73,7 +76,22 @@ def _pooled(s: Site, x: Operand) -> Pooled:
     inner = _unrectified(s, x)
     plain = x if inner is None else inner
     source, bits = untruncated(s.b, plain, DEEP) or (plain, 0)
-    return Pooled(bits, inner is not None, pool(s.b, source, lines, bits))
+    source, offset = _without_offset(s, source, lines)
+    return Pooled(inner is not None, bits, offset, pool(s.b, source, lines, bits))
+
+
+def _without_offset(s: Site, x: Value, lines: list[Line]) -> tuple[Value, Value | None]:
+    """x = y + c where c does not change within windows: y, and c at their places."""
+    places = {n.axis: n.places for n in lines}
+    for i in (0, 1) if s.b.op(x).name == "add" else ():
+        wide = s.b.op(argument(s.b, x, i))
+        if wide.name != "broadcast":
+            continue
+        narrow, dims = Value(wide.args[0], s.b.ops[wide.args[0]].type), wide.integers("dims")
+        if all(n == 1 or d not in places for n, d in zip(narrow.shape, dims, strict=True)):
+            shape = tuple(places.get(axis, n) for axis, n in enumerate(x.shape))
+            return argument(s.b, x, 1 - i), s.b.emit("broadcast", narrow, shape=shape, dims=dims)
+    return x, None
 
 
 def _unrectified(s: Site, x: Value) -> Value | None:
