@@ -1,11 +1,11 @@
-# make demo | test | lint | bench | proto | hooks     Each sets up what it needs in .venv, from a fresh clone.
+# make demo | test | test-models | lint | bench | proto | hooks     Each sets up what it needs in .venv, from a fresh clone.
 PYTHON3 ?= python3
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 KERNELS := $(wildcard mpcnode/kernels/*.c mpcnode/kernels/*.h) mpcnode/kernels/_build.py
 
-.PHONY: demo test lint bench proto hooks clean
+.PHONY: demo test test-models lint bench proto hooks clean
 
 $(INSTALLED): pyproject.toml setup.py $(KERNELS)
 	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "this needs Python 3.11 or later; name one with make PYTHON3=/path/to/python3.11")'
@@ -19,6 +19,12 @@ demo: $(INSTALLED)
 
 test: lint
 	$(PYTHON) -m pytest
+
+# PyTorch's and ONNX's models.  Of PyTorch this takes gigabytes, unless the index has a build for CPUs.
+TORCH ?= torch==2.13.0
+test-models: $(INSTALLED)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check '$(TORCH)' --editable '.[train,dev,torch,onnx]'
+	$(PYTHON) -m pytest tests/unit/test_torch.py tests/unit/test_torch_layers.py tests/unit/test_onnx.py tests/unit/test_onnx_nodes.py tests/e2e/test_examples.py
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

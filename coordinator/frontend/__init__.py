@@ -89,6 +89,8 @@ def flat_of(
     call = _called_by(function, tuple(inputs))
     try:
         closed, structure = jax.make_jaxpr(call, return_shape=True)(*shapes)
+    except CompileError:
+        raise  # it names its place
     except Exception as error:
         raise CompileError(_told(error)) from error
     results = _named(structure, outputs, getattr(function, "__name__", "the function"))

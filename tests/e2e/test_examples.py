@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 sys.path.insert(0, str(EXAMPLES))
 import demo  # noqa: E402
 
+TORCH = pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch is an optional extra: make test-models")
+
 
 def shortened(example: str, folder: Path) -> Path:
     """The example's job file, in a copy that goes over its data once and in few steps."""
@@ -37,10 +40,12 @@ def shortened(example: str, folder: Path) -> Path:
 
 
 def test_every_example_is_here() -> None:
-    assert demo.EXAMPLES == ["breast_cancer", "credit", "diabetes", "digits"]
+    assert demo.EXAMPLES == ["breast_cancer", "credit", "diabetes", "digits", "torch_lenet"]
     for example in demo.EXAMPLES:
         assert (EXAMPLES / example / "README.md").read_text().count(f"examples/demo.py {example}") == 1
-    with pytest.raises(MpcError, match="there is no example 'x': there is breast_cancer, credit, diabetes, digits"):
+    with pytest.raises(
+        MpcError, match="there is no example 'x': there is breast_cancer, credit, diabetes, digits, torch"
+    ):
         demo.load_owners("x")
 
 
@@ -59,7 +64,10 @@ def test_joined_columns_over_real_nodes(tmp_path: Path) -> None:
         assert "C-" not in (cluster.folder / name / "log.txt").read_text()
 
 
-@pytest.mark.parametrize(("example", "error"), [("diabetes", 2e-2), ("digits", 2e-2), ("breast_cancer", 5e-3)])
+@pytest.mark.parametrize(
+    ("example", "error"),
+    [("diabetes", 2e-2), ("digits", 2e-2), ("breast_cancer", 5e-3), pytest.param("torch_lenet", 2e-2, marks=TORCH)],
+)
 def test_an_example_in_simulation(tmp_path: Path, example: str, error: float) -> None:
     owners, path = demo.load_owners(example), shortened(example, tmp_path)
     cluster = LocalCluster(tmp_path / "cluster", evaluators=owners.EVALUATORS)
