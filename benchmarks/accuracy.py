@@ -1,7 +1,8 @@
 """How well models train in fixed point: MNIST, beside the same steps in floating point.
 
-    python benchmarks/accuracy.py MNIST_FOLDER [mlp] [lenet] [--epochs N] [--steps N]
+    python benchmarks/accuracy.py MNIST_FOLDER [mlp] [adam] [lenet] [--steps N] [--calibrate]
 
+With --calibrate the job runs with binary points as well that follow from a calibration on the first SAMPLE images.
 MNIST_FOLDER holds the gzipped IDX files.  The job's graph runs in clear, in one process, on the arithmetic that every
 protocol has: numbers of Z_2^64 with 18 fraction bits, and truncations that go up or down at random, as under masks.
 Floating point takes the same initial weights and the same batches.  Both models are judged on the test images.  Prints
@@ -28,7 +29,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from coordinator.frontend import Input, Piece, trace
+from coordinator.calibration import Calibration
+from coordinator.frontend import Input, Piece, flat_of, observe, trace
 from coordinator.lower.passes import compile as lower
 from mpcnode import ring, simulate
 from mpcnode.engine import execute
@@ -39,7 +41,7 @@ from mpcnode.protocols.cleartext import Cleartext
 
 RESULTS = Path(__file__).parent / "results" / "accuracy.json"
 OWNER = "owner"
-BATCH = 128
+BATCH, SAMPLE = 128, 4096
 Params = Any
 
 
@@ -107,6 +109,7 @@ def _lenet_logits(params: Params, x: Any) -> Any:
 
 MODELS = {
     "mlp": Model("MLP 784-128-128-10 (W2)", _perceptron, _dense, optax.sgd(0.05, momentum=0.9), 3),
+    "adam": Model("MLP 784-128-128-10, Adam", _perceptron, _dense, optax.adam(1e-3), 1),
     "lenet": Model("LeNet 20-50-500-10 (W3)", _lenet, _lenet_logits, optax.sgd(0.02, momentum=0.9), 1),
 }
 
@@ -162,14 +165,27 @@ class OneOwner(simulate.SimulatedHooks):
         return ring.encode(self._data[op.text("owner"), op.text("dataset")], op.type.frac)
 
 
-def fixed_point(train: Callable[..., Any], x: Any, y: Any, steps: int) -> tuple[dict[str, Any], int]:
-    """The job's outputs on the machine's arithmetic, in clear; and the number of ops of its graph."""
-    arrays = {"x": x, "y": y}
-    inputs = {
+def inputs_of(arrays: dict[str, Any]) -> dict[str, Input]:
+    return {
         name: Input((Piece(OWNER, name, len(a), tuple(f"c{i}" for i in range(a.shape[1]))),), False, False)
         for name, a in arrays.items()
     }
-    graph = list(lower(trace(train, inputs, {"weights": [OWNER]}).graph).values())[-1]
+
+
+def calibrated(train: Callable[..., Any], x: Any, y: Any) -> Calibration:
+    """What the values of the training come to on the first images."""
+    arrays = {"x": x[:SAMPLE], "y": y[:SAMPLE]}
+    flat, _ = flat_of(train, inputs_of(arrays), {"weights": [OWNER]})
+    return observe.record(flat, inputs_of(arrays), arrays)
+
+
+def fixed_point(
+    train: Callable[..., Any], x: Any, y: Any, steps: int, calibration: Calibration | None
+) -> tuple[dict[str, Any], int]:
+    """The job's outputs on the machine's arithmetic, in clear; and the number of ops of its graph."""
+    arrays = {"x": x, "y": y}
+    traced = trace(train, inputs_of(arrays), {"weights": [OWNER]}, calibration=calibration)
+    graph = list(lower(traced.graph).values())[-1]
     hooks = OneOwner({(OWNER, name): a for name, a in arrays.items()}, steps)
     party = Party(0, [OWNER], seeded_keys(1, b"accuracy")[0])
     [[parts], _] = simulate.run([execute(party, RoundedAtRandom(2), graph, hooks)])
@@ -183,15 +199,15 @@ def accuracy(model: Model, params: Params, x: Any, labels: Any) -> float:
     return float(np.mean(np.concatenate([classify(params, xb) for xb in np.split(x, 20)]) == labels))
 
 
-def measure(model: Model, folder: Path, steps: int | None) -> dict[str, Any]:
-    """Train twice, and judge both."""
+def measure(model: Model, folder: Path, steps: int | None, calibrate: bool) -> dict[str, Any]:
+    """Train in floating and in fixed point, and judge both."""
     (x, labels), (test_x, test_labels) = read_mnist(folder, "train"), read_mnist(folder, "t10k")
     y = np.eye(10, dtype=np.float32)[labels]
     count = steps or model.epochs * -(-len(x) // BATCH)
     train = training(model, count)
     plain = jax.jit(train)(x, y)["weights"]
     began = time.monotonic()
-    outputs, ops = fixed_point(train, x, y, count)
+    outputs, ops = fixed_point(train, x, y, count, calibrated(train, x, y) if calibrate else None)
     leaves, structure = jax.tree.flatten(plain)
     assert len(leaves) == len(outputs)
     fixed = jax.tree.unflatten(structure, [jnp.asarray(v, jnp.float32) for v in outputs.values()])
@@ -206,6 +222,7 @@ def main(
     folder: Annotated[Path, typer.Argument(help="A folder with MNIST's gzipped IDX files.")],
     names: Annotated[list[str] | None, typer.Argument(help="Models; all, if none is named.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps, in the place of the model's epochs.")] = None,
+    calibrate: Annotated[bool, typer.Option("--calibrate", help="With binary points from a calibration.")] = False,
 ) -> None:
     """Train on MNIST in fixed and in floating point, and compare."""
     unknown = set(names or ()) - MODELS.keys()
@@ -214,11 +231,15 @@ def main(
     table = Table("model", "steps", "float", "fixed point", "difference", title="accuracy on the test images")
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in names or MODELS:
-        result = measure(MODELS[name], folder, steps)
+        result = measure(MODELS[name], folder, steps, calibrate)
         difference = f"{100 * (result['fixed'] - result['float']):+.2f} %"
         shares = (f"{result['float']:.2%}", f"{result['fixed']:.2%}", difference)
-        table.add_row(result["what"], f"{result['steps']:,}", *shares)
-        found[name] = {"at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **result}
+        what = result["what"] + (", calibrated" if calibrate else "")
+        table.add_row(what, f"{result['steps']:,}", *shares)
+        found[name + ("-calibrated" if calibrate else "")] = {
+            "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **result,
+        }
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(found, indent=2) + "\n")
     Console().print(table)

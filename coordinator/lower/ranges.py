@@ -58,7 +58,10 @@ def note_maximum(b: Builder, result: Value, x: Value, axis: int) -> Value:
 
 def note_peaks(b: Builder, y: Value, x: Value) -> Value:
     """Remember that y = exp(x) is 1 at its largest along an axis, if x is a value less its maximum; returns y."""
-    axis = _taken_maximum(b, b.op(x))
+    op = b.op(x)
+    while op.name == "trunc":
+        op = b.ops[op.args[0]]
+    axis = _taken_maximum(b, op)
     if axis is not None:
         _known(b).peaked[y.number] = axis
     return y

@@ -209,6 +209,14 @@ def test_a_calibrated_graph_runs_under_the_protocol() -> None:
     assert max(fracs) > 44 and all(op.most == 0 for op in graph.walk())
 
 
+def test_what_follows_from_ranges_still_does() -> None:
+    """A softmax needs no more comparisons: a maximum is subtracted, and the sum is 1 at least."""
+    job = Job(lambda x: jax.nn.log_softmax(x * jnp.float32(0.3)), rows(8, 10))
+    graphs = job.graph(None), job.graph(job.calibrated())
+    counts = [sum(op.type.size for op in graph.walk() if op.name == "sign") for graph in graphs]
+    assert counts[0] == counts[1]
+
+
 # ---- assumed ranges --------------------------------------------------------------------------------------------------
 def layer(x: Any) -> Any:
     return jax.nn.relu(x @ jnp.asarray(rows(4, 8, 0.5, 3))).max(axis=1), x > 0.25

@@ -10,7 +10,7 @@ from coordinator.lower import approx
 from coordinator.lower.builder import Builder, Value
 from coordinator.lower.ranges import note, range_of
 from coordinator.lower.rules import logic
-from coordinator.lower.rules.registry import RULES, Function, Operand, Public, Site, approximate, pointwise, rule
+from coordinator.lower.rules.registry import RULES, Function, Operand, Public, Site, approximate, exact, pointwise, rule
 
 
 def erfc(b: Builder, x: Value) -> Value:
@@ -129,20 +129,20 @@ def _one_axis(s: Site, x: Value) -> tuple[Value, int]:
 @rule("reduce_max")
 def reduce_max(s: Site, x: Value) -> Value:
     moved, axis = _one_axis(s, x)
-    return approximate(s, approx.reduce_max, moved, axis)
+    return exact(s, approx.reduce_max, moved, axis)
 
 
 @rule("reduce_min")
 def reduce_min(s: Site, x: Value) -> Value:
     moved, axis = _one_axis(s, x)
-    return approximate(s, approx.reduce_min, moved, axis)
+    return exact(s, approx.reduce_min, moved, axis)
 
 
 @rule("argmax")
 def argmax(s: Site, x: Value) -> Value:
-    return approximate(s, approx.argmax, *_one_axis(s, x))
+    return exact(s, approx.argmax, *_one_axis(s, x))
 
 
 @rule("argmin")
 def argmin(s: Site, x: Value) -> Value:
-    return approximate(s, approx.argmin, *_one_axis(s, x))
+    return exact(s, approx.argmin, *_one_axis(s, x))

@@ -248,6 +248,11 @@ def approximate(s: Site, function: Callable[..., Value], *xs: Any) -> Value:
     return b.align(result, own) if result.frac == FRAC != own and not b.most else result
 
 
+def exact(s: Site, function: Callable[..., Value], *xs: Any) -> Value:
+    """function(builder, *xs), which rounds nothing and so needs no binary point of its own where rooms are known."""
+    return function(s.b, *xs) if s.b.most else approximate(s, function, *xs)
+
+
 def pointwise(s: Site, function: Function, x: Value, *, aligned: bool = True) -> Value:
     """function(x), computed before x is broadcast.  `aligned`: as `approximate`, else x as it is."""
     op = s.b.op(x)
