@@ -1,11 +1,11 @@
-# make demo | test | test-models | lint | bench | proto | hooks     Each sets up what it needs in .venv, from a fresh clone.
+# make demo | test | test-models | lint | bench | bench-plots | proto | hooks     Each sets up what it needs in .venv, from a fresh clone.
 PYTHON3 ?= python3
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 KERNELS := $(wildcard mpcnode/kernels/*.c mpcnode/kernels/*.h) mpcnode/kernels/_build.py
 
-.PHONY: demo test test-models lint bench proto hooks clean
+.PHONY: demo test test-models lint bench bench-plots proto hooks clean
 
 $(INSTALLED): pyproject.toml setup.py $(KERNELS)
 	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "this needs Python 3.11 or later; name one with make PYTHON3=/path/to/python3.11")'
@@ -34,6 +34,11 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(PYTHON) benchmarks/run.py
+
+bench-plots: $(INSTALLED)
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(PYTHON) benchmarks/sweep.py
+	$(PYTHON) benchmarks/plots.py
 
 proto: $(INSTALLED)
 	PYTHON=$(PYTHON) sh proto/generate.sh

@@ -173,6 +173,16 @@ def of_sweep(points: Sequence[dict[str, Any]], name: str) -> list[dict[str, Any]
     return sorted(chosen, key=lambda p: float(p[name]))
 
 
+def limits(point: dict[str, Any], record: dict[str, Any]) -> dict[str, float]:
+    """Seconds that a step would take if it were nothing but its products, its bytes, its rounds."""
+    at = record["limits"]
+    return {
+        "products": record["products"] * point["macs"] / (at["gmac_per_s"] * 1e9 * point["threads"]),
+        "bytes": point["busiest_sent_bytes"] / at["stream_bytes_per_s"],
+        "rounds": point["rounds"] * at["message_s"],
+    }
+
+
 def main(
     names: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(SWEEPS)}; all, if none is named.")] = None,
     folder: Annotated[Path, typer.Option(help="Where the clusters' folders go.")] = Path(".bench"),
