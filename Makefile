@@ -34,11 +34,13 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(PYTHON) benchmarks/run.py
+	$(PYTHON) benchmarks/tables.py
 
 bench-plots: $(INSTALLED)
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(PYTHON) benchmarks/sweep.py
 	$(PYTHON) benchmarks/plots.py
+	$(PYTHON) benchmarks/tables.py
 
 proto: $(INSTALLED)
 	PYTHON=$(PYTHON) sh proto/generate.sh

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import platform
 import statistics
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import streams
 from relay import Network, between
 from workloads import RECIPIENT, Workload
 
 from coordinator import cost
 from coordinator.client import Client
+from coordinator.compiled import Compiled
 from coordinator.local import LocalCluster, workdir
 from mpcnode import kernels, protocols
 from mpcnode.errors import MpcError
+from mpcnode.graph import Graph, Kind
 
 DEADLINE_S = 120.0
+PRODUCTS = 2  # that an evaluator of masked evaluation computes for each of the program's, at least
 
 
 @contextlib.contextmanager
@@ -60,14 +66,14 @@ class Measured(NamedTuple):
     peak_mib: dict[str, float]
 
 
-def run_job(client: Client, workload: Workload, repetitions: int) -> Measured:
+def run_job(client: Client, compiled: Compiled) -> Measured:
     """Submit one run and wait for its end.  Raises MpcError when it does not end well."""
-    job = client.submit(workload.compile(client, repetitions))
+    job = client.submit(compiled)
     for _ in client.watch(job):
         pass
     found = client.get(job)
     if not found.reports:
-        raise MpcError(f"{workload.name} was aborted: {found.cause}")
+        raise MpcError(f"{compiled.plan.name} was aborted: {found.cause}")
     reports = {r.party: r.finished for r in found.reports}
     return Measured(
         max(f.seconds for f in reports.values()),
@@ -80,37 +86,84 @@ def run_job(client: Client, workload: Workload, repetitions: int) -> Measured:
 def measure(
     client: Client, workload: Workload, pairs: int, network: Network | None = None, warm: bool = True
 ) -> dict[str, Any]:
-    """Median seconds, and rounds and bytes, of one repetition; with a network also what the cost model says of it."""
+    """Median seconds, rounds, bytes and multiply-adds of one repetition; with a network also what the model says."""
+    few, many = workload.compile(client, workload.short), workload.compile(client, workload.long)
+    count = workload.long - workload.short
     if warm:
-        run_job(client, workload, workload.short)  # loads libraries and data
+        run_job(client, few)  # loads libraries and data
     seconds, last = [], None
     for _ in range(pairs):
-        short = run_job(client, workload, workload.short)
-        long = run_job(client, workload, workload.long)
-        count = workload.long - workload.short
+        short, long = run_job(client, few), run_job(client, many)
         seconds.append((long.seconds - short.seconds) / count)
         last = {
             "rounds": (long.rounds - short.rounds) / count,
             "sent_bytes": {
                 link: (sent - short.sent_bytes.get(link, 0)) / count for link, sent in sorted(long.sent_bytes.items())
             },
+            "macs": (macs(many.graph) - macs(few.graph)) / count,
             "peak_mib": long.peak_mib,
         }
     assert last is not None
     found = {"what": workload.what, "seconds": statistics.median(seconds), "all_seconds": seconds, **last}
     if network is not None:
-        found["estimated_seconds"] = estimated_s(client, workload, network)
+        estimates = [estimated_s(client, compiled.graph, network) for compiled in (few, many)]
+        found["estimated_seconds"] = (estimates[1] - estimates[0]) / count
     return found
 
 
-def estimated_s(client: Client, workload: Workload, network: Network) -> float:
-    """What `coordinator estimate` says that the network takes of one repetition."""
+def estimated_s(client: Client, graph: Graph, network: Network) -> float:
+    """What `coordinator estimate` says that the network takes."""
     rules, size = protocols.get(client.cluster.protocol), len(client.cluster.parties)
-    short, long = (
-        cost.estimate(workload.compile(client, n).graph, rules, size).seconds(2 * network.delay_s, network.bytes_per_s)
-        for n in (workload.short, workload.long)
-    )
-    return (long - short) / (workload.long - workload.short)
+    return cost.estimate(graph, rules, size).seconds(2 * network.delay_s, network.bytes_per_s)
+
+
+# ---- what no implementation on this machine could be faster than -----------------------------------------------------
+def macs(graph: Graph, times: int = 1) -> float:
+    """Multiply-adds of the program's products of secrets."""
+    total = 0.0
+    for op in graph.ops:
+        if op.name == "loop":
+            total += macs(op.body, times * op.integer("length"))
+        types = [graph.ops[a].type for a in op.args]
+        if any(t.kind is Kind.PUBLIC for t in types):
+            continue
+        if op.name == "dot":
+            total += times * op.type.size * types[0].shape[-1]
+        elif op.name == "conv":  # zeros between the elements are not multiplied
+            window = types[1].shape[1:-1]
+            total += times * op.type.size * math.prod(window) / math.prod(op.integers("base_dilation"))
+    return total
+
+
+def limits() -> dict[str, float]:
+    """The kernel's speed (10^9 multiply-adds a second of one thread at W2's first layer), that of a TLS stream in
+    large messages, and what a message of one byte takes one way.
+    """
+    stream = streams.measure()
+    rng = np.random.default_rng(3)
+    x, y = (rng.integers(0, 1 << 64, shape, np.uint64) for shape in ((128, 784), (784, 128)))
+    best = math.inf
+    for _ in range(20):
+        began = time.perf_counter()
+        kernels.matmul(x, y)
+        best = min(best, time.perf_counter() - began)
+    speed = x.size * y.shape[1] / best / 1e9
+    return {"gmac_per_s": speed, "stream_bytes_per_s": stream.bytes_per_s, "message_s": stream.one_way_s}
+
+
+def bounds(found: Mapping[str, Any], at: Mapping[str, float], threads: int = 1) -> dict[str, float]:
+    """Seconds that a repetition would take if it were nothing but the products that an evaluator cannot do without, the
+    bytes of the busiest node over one stream, or its rounds.
+    """
+    sent: dict[str, float] = {}
+    for link, nbytes in found["sent_bytes"].items():
+        node = link.partition("->")[0]
+        sent[node] = sent.get(node, 0.0) + nbytes
+    return {
+        "products": PRODUCTS * found["macs"] / (at["gmac_per_s"] * 1e9 * threads),
+        "bytes": max(sent.values()) / at["stream_bytes_per_s"],
+        "rounds": found["rounds"] * at["message_s"],
+    }
 
 
 def machine() -> dict[str, Any]:

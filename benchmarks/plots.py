@@ -15,7 +15,8 @@ from typing import Annotated, Any
 import matplotlib as mpl
 import numpy as np
 import typer
-from sweep import RESULTS, SWEEPS, limits, of_sweep, slope
+from measure import bounds
+from sweep import RESULTS, SWEEPS, of_sweep, slope
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -39,7 +40,7 @@ def panel(axes: Axes, name: str, points: list[dict[str, Any]], record: dict[str,
     x = [point[name] for point in points]
     seconds = [point["seconds"] for point in points]
     for limit, (colour, marker) in LIMITS.items():
-        values = [limits(point, record)[limit] for point in points]
+        values = [bounds(point, record["limits"], point["threads"])[limit] for point in points]
         axes.plot(x, values, color=colour, marker=marker, markersize=4, linewidth=1, label=f"limit: {limit}")
     axes.plot(x, seconds, color=MEASURED, marker="o", markersize=6, linestyle="none", label="measured")
     title = name

@@ -107,7 +107,7 @@ def main(
     if network is not None and network.delay_s * 2 >= FAR_S:
         chosen = [w._replace(long=w.short + max(1, (w.long - w.short) // 4)) for w in chosen]
     results: dict[str, dict[str, Any]] = {}
-    start = measure.machine()
+    start, limits = measure.machine(), measure.limits()
     console = Console(stderr=True)
     with measure.cluster(folder, network=network) as (cluster, client):
         for workload in chosen:
@@ -119,6 +119,7 @@ def main(
     record = {
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": start,
+        "limits": limits,
         **({} if network is None else {"round_trip_s": 2 * network.delay_s, "bytes_per_s": network.bytes_per_s}),
         "workloads": results,
     }

@@ -13,27 +13,22 @@ from __future__ import annotations
 
 import datetime
 import json
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import measure
 import numpy as np
-import streams
 import typer
 from rich.console import Console
 from workloads import OWNER_X, OWNER_Y, Workload, perceptron, traced
 
 from coordinator.client import Client
 from coordinator.compiled import Compiled
-from mpcnode import kernels
-from mpcnode.graph import Graph, Kind
 
 RESULTS = Path(__file__).parent / "results" / "sweep.json"
 SHORT, LONG = 1, 7  # steps
 CLASSES = 10
-PRODUCTS = 2  # that an evaluator of masked evaluation computes for each of the program's, at least
 OTHERS = ("third", "fourth", "fifth")  # evaluators that own nothing
 
 
@@ -57,18 +52,6 @@ SWEEPS: dict[str, Sequence[int]] = {
     "evaluators": (2, 3, 4, 5),
     "threads": (1, 2),
 }
-
-
-def macs(graph: Graph, times: int = 1) -> int:
-    """Multiply-adds of the program's products of secrets."""
-    total = 0
-    for op in graph.ops:
-        if op.name == "loop":
-            total += macs(op.body, times * op.integer("length"))
-        types = [graph.ops[a].type for a in op.args]
-        if op.name == "dot" and all(t.kind is not Kind.PUBLIC for t in types):
-            total += times * op.type.size * types[0].shape[-1]
-    return total
 
 
 def with_steps(compiled: Compiled, steps: int) -> Compiled:
@@ -103,19 +86,7 @@ def point(client: Client, local: measure.LocalCluster, setting: Setting) -> dict
     made = workload(client, setting)
     measure.publish(local, made)
     took = measure.measure(client, made, pairs=1, warm=False)
-    sent: dict[str, float] = {}
-    for link, nbytes in took["sent_bytes"].items():
-        node = link.partition("->")[0]
-        sent[node] = sent.get(node, 0) + nbytes
-    count = (macs(made.compile(client, LONG).graph) - macs(made.compile(client, SHORT).graph)) / (LONG - SHORT)
-    return {
-        **setting._asdict(),
-        "seconds": took["seconds"],
-        "rounds": took["rounds"],
-        "busiest_sent_bytes": max(sent.values()),
-        "all_sent_bytes": sum(sent.values()),
-        "macs": count,
-    }
+    return {**setting._asdict(), **{key: took[key] for key in ("seconds", "rounds", "sent_bytes", "macs")}}
 
 
 def settings(names: Sequence[str]) -> Iterator[Setting]:
@@ -132,7 +103,7 @@ def run(names: Sequence[str], folder: Path, console: Console) -> list[dict[str, 
     for (evaluators, threads), members in groups.items():
         owners = (OWNER_X, OWNER_Y, *OTHERS)[:evaluators]
         with measure.cluster(folder, evaluators=owners, threads=threads) as (local, client):
-            measure.run_job(client, _first(client, local), SHORT)  # loads libraries
+            measure.measure(client, _first(client, local), pairs=1)  # loads libraries
             for setting in members:
                 found.append(point(client, local, setting))
                 console.print(f"{setting}: {found[-1]['seconds']:.3f} s, {found[-1]['rounds']:.0f} rounds")
@@ -143,20 +114,6 @@ def _first(client: Client, local: measure.LocalCluster) -> Workload:
     made = workload(client, Setting(batch=32, width=32, depth=1))
     measure.publish(local, made)
     return made
-
-
-def gmac_per_s() -> float:
-    """10^9 multiply-adds a second of one thread, at the base's first layer; the best of some."""
-    rng = np.random.default_rng(3)
-    x, y = (rng.integers(0, 1 << 64, shape, np.uint64) for shape in ((128, 784), (784, 128)))
-    best = min(_timed(lambda: kernels.matmul(x, y)) for _ in range(20))
-    return float(x.size * y.shape[1] / best / 1e9)
-
-
-def _timed(call: Any) -> float:
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
 
 
 def slope(points: Sequence[dict[str, Any]], name: str, what: str = "seconds") -> tuple[float, float]:
@@ -173,16 +130,6 @@ def of_sweep(points: Sequence[dict[str, Any]], name: str) -> list[dict[str, Any]
     return sorted(chosen, key=lambda p: float(p[name]))
 
 
-def limits(point: dict[str, Any], record: dict[str, Any]) -> dict[str, float]:
-    """Seconds that a step would take if it were nothing but its products, its bytes, its rounds."""
-    at = record["limits"]
-    return {
-        "products": record["products"] * point["macs"] / (at["gmac_per_s"] * 1e9 * point["threads"]),
-        "bytes": point["busiest_sent_bytes"] / at["stream_bytes_per_s"],
-        "rounds": point["rounds"] * at["message_s"],
-    }
-
-
 def main(
     names: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(SWEEPS)}; all, if none is named.")] = None,
     folder: Annotated[Path, typer.Option(help="Where the clusters' folders go.")] = Path(".bench"),
@@ -193,13 +140,12 @@ def main(
             raise typer.BadParameter(f"there is no {name}; there is {', '.join(SWEEPS)}")
     console = Console()
     start = measure.machine()
-    stream, speed = streams.measure(), gmac_per_s()
+    limits = measure.limits()
     points = run(names or list(SWEEPS), folder, console)
     record = {
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": {**start, "load_after": measure.machine()["load"]},
-        "limits": {"gmac_per_s": speed, "stream_bytes_per_s": stream.bytes_per_s, "message_s": stream.one_way_s},
-        "products": PRODUCTS,
+        "limits": limits,
         "points": points,
     }
     RESULTS.parent.mkdir(exist_ok=True)

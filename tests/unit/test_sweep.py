@@ -13,7 +13,9 @@ from coordinator.lower.builder import Builder
 from mpcnode.graph import Kind, Type, verify
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from sweep import BASE, SWEEPS, Setting, limits, macs, of_sweep, settings, slope, with_steps
+from measure import bounds, macs
+from sweep import BASE, SWEEPS, Setting, of_sweep, settings, slope, with_steps
+from tables import PAGE, growth, loopback, network, write
 
 
 def looped(length: int) -> Compiled:
@@ -63,7 +65,60 @@ def test_the_fitted_line() -> None:
     assert power == pytest.approx(0.75) and 1.5 < off < 2
 
 
-def test_limits() -> None:
-    record = {"limits": {"gmac_per_s": 10.0, "stream_bytes_per_s": 1e8, "message_s": 1e-4}, "products": 2}
-    point = {"macs": 1e9, "busiest_sent_bytes": 5e6, "rounds": 40, "threads": 2}
-    assert limits(point, record) == pytest.approx({"products": 0.1, "bytes": 0.05, "rounds": 0.004})
+def test_products_of_a_convolution() -> None:
+    b = Builder()
+    x = b.emit("input", owner="a", dataset="d", columns=("v",), type=Type(Kind.ARITH, 18, (2 * 8 * 8 * 3, 1)))
+    w = b.emit("input", owner="a", dataset="e", columns=("v",), type=Type(Kind.ARITH, 18, (5 * 5 * 3 * 4, 1)))
+    window = {"stride": 1, "low": 0, "high": 0, "base_dilation": 1, "window_dilation": 1}
+    b.emit(
+        "conv",
+        b.reshape(x, (1, 2, 8, 8, 3)),
+        b.reshape(w, (1, 5, 5, 3, 4)),
+        **{name: (value, value) for name, value in window.items()},
+    )
+    assert macs(b.graph()) == 2 * 4 * 4 * 4 * (5 * 5 * 3)
+
+
+def test_bounds() -> None:
+    at = {"gmac_per_s": 10.0, "stream_bytes_per_s": 1e8, "message_s": 1e-4}
+    found = {"macs": 1e9, "sent_bytes": {"a->b": 3e6, "a->c": 2e6, "b->a": 4e6}, "rounds": 40}
+    assert bounds(found, at, threads=2) == pytest.approx({"products": 0.1, "bytes": 0.05, "rounds": 0.004})
+
+
+# ---- the page --------------------------------------------------------------------------------------------------------
+RECORD = {
+    "at": "2026-01-02T03:04:05+00:00",
+    "machine": {"cpu": "a processor", "cores": 2, "simd": ["avx2"], "kernels": "native", "load": 0.2},
+    "limits": {"gmac_per_s": 10.0, "stream_bytes_per_s": 1e8, "message_s": 1e-4},
+}
+FOUND = {"seconds": 0.25, "rounds": 40.0, "macs": 1e9, "sent_bytes": {"helper->a": 2e6, "a->b": 5e6, "b->a": 5e6}}
+
+
+def test_tables_hold_a_figure_beside_its_limits() -> None:
+    text = loopback({**RECORD, "workloads": {"mine": {"what": "of all", **FOUND}}})
+    assert "2026-01-02, a processor, 2 cores (avx2), native kernels; kernel 10.0 GMAC/s a thread" in text
+    assert "Preliminary" not in text
+    assert "| **mine** of all | 250 ms | 40 | 10 | 2 | 200 ms | 50 ms | 4 ms |" in text
+
+
+def test_figures_of_a_busy_machine_are_called_preliminary() -> None:
+    busy = {**RECORD, "machine": {**RECORD["machine"], "load": 7.0}}  # type: ignore[dict-item]
+    workloads = {"W2": {**FOUND, "estimated_seconds": 0.2}}
+    text = network([{**busy, "round_trip_s": 0.04, "bytes_per_s": 44e6, "workloads": workloads}])
+    assert "Preliminary: the machine had other work (load 7 on 2 cores)" in text
+    assert "| 40 ms, 352 Mbit/s | W2 | 250 ms | 200 ms | 1.25 | 40 |" in text
+
+
+def test_slopes_in_a_table() -> None:
+    points = [{**FOUND, **BASE._replace(batch=n)._asdict(), "seconds": n / 1000} for n in SWEEPS["batch"]]
+    text = growth({**RECORD, "points": points})
+    assert "| batch 32 to 512 | 32 ms to 512 ms | 1.00 (x1.00) | 40 to 40 | 1.00 | 1.00 | products: 200 ms |" in text
+
+
+def test_the_page_has_a_place_for_every_table() -> None:
+    page = PAGE.read_text()
+    for name in ("loopback", "network", "growth"):
+        written = write(page, name, "new")
+        assert f"<!-- {name} -->\nnew\n<!-- end -->" in written and written.count("<!-- end -->") == 3
+    with pytest.raises(ValueError, match="has 0 places for other, and wants one"):
+        write(page, "other", "new")
