@@ -22,12 +22,12 @@ from coordinator import jobs
 from coordinator.calls import CallFailed
 from coordinator.jobs import Job, JobState, Machine, Promise, Run
 from coordinator.nodes import Node
-from coordinator.programs import Output, check_program, outputs, promises
+from coordinator.programs import Output, check_program, guests, keeps, outputs, promises
 from coordinator.store import WIRE_STATE, DatabaseFailed, NewJob, Program, Store
 from mpcnode import protocols
 from mpcnode.cluster import Cluster
 from mpcnode.errors import MpcError
-from mpcnode.graph import Kind
+from mpcnode.graph import Graph, Kind
 from mpcnode.graph_wire import from_wire, type_to_wire
 from mpcnode.identity import Identity
 from mpcnode.wire import coordinator_pb2 as wire
@@ -75,7 +75,7 @@ class Clerk:
         self.cluster, self.store = cluster, store
         self._deadline_s, self._clock = deadline_s, clock
         self._rules = protocols.get(cluster.protocol)
-        self._nodes = {name: Node(identity, cluster, name) for name in cluster.parties}
+        self._nodes = {name: Node(identity, cluster, name) for name in cluster.nodes}
         self._changed = Condition()
         self._events: deque[jobs.Event] = deque()
         self._version = 0  # counts changes, for those who watch
@@ -93,7 +93,11 @@ class Clerk:
         """Go on where the last process stopped."""
         interrupted = self.store.programs(JobState.PREPARING, JobState.RUNNING)
         assert len(interrupted) <= 1, "one job at a time"
-        self._handle(jobs.Restarted(interrupted[0].run if interrupted else None))
+        if not interrupted:
+            self._handle(jobs.Restarted())
+            return
+        graph = from_wire(_parse(interrupted[0].graph))
+        self._handle(jobs.Restarted(interrupted[0].run, guests(graph, self.cluster)))
 
     def close(self) -> None:
         """Abort the running job, tell the nodes, and end every call; queued jobs stay queued."""
@@ -138,7 +142,7 @@ class Clerk:
                 raise Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_QUEUE} jobs are waiting already: try later")
             self.store.add(new, self._clock())
             self.store.prune(KEEP_JOBS)
-            self._handle(jobs.Submitted(Job(run, new.digest, promises(graph))))
+            self._handle(jobs.Submitted(self._job(run, new.digest, graph)))
         log.info("%s submitted %s, program %s", submitter, run.job, new.digest.hex()[:12])
         return run.job
 
@@ -206,10 +210,42 @@ class Clerk:
         yield from self.store.sealed(job, recipient)
 
     def schemas(self) -> Iterator[wire.PartySchemas]:
-        """The datasets of all who bring data; CallFailed names the first who does not answer."""
-        asked = [(name, self._pool.submit(self._nodes[name].schemas)) for name in self.cluster.evaluators]
+        """The datasets of all who bring data; CallFailed names the first of those who compute who does not answer.
+        Other owners need be there for jobs on their data only.
+        """
+        asked = [(name, self._pool.submit(self._nodes[name].schemas)) for name in self.cluster.owners]
         for name, answer in asked:
-            yield wire.PartySchemas(party=name, schemas=answer.result().schemas)
+            try:
+                yield wire.PartySchemas(party=name, schemas=answer.result().schemas)
+            except CallFailed:
+                if name in self.cluster.parties:
+                    raise
+
+    def kept(self) -> list[wire.KeptValue]:
+        """The values that nodes have shares of, and who lacks one; those of jobs that are not done do not count."""
+        asked = {name: self._pool.submit(self._nodes[name].kept) for name in self.cluster.parties}
+        found: dict[tuple[str, str, int], wire.KeptValue] = {}
+        holders: dict[tuple[str, str, int], set[str]] = {}
+        for party, answer in asked.items():
+            try:
+                values = answer.result().kept
+            except CallFailed as error:
+                log.warning("cannot ask what %s keeps: %s", party, error)
+                continue
+            for kept in values:
+                key = (kept.name, kept.job, kept.attempt)
+                first = found.setdefault(key, wire.KeptValue(kept=kept)).kept
+                first.counts |= kept.counts
+                if (kept.program, kept.leaves) == (first.program, first.leaves):
+                    holders.setdefault(key, set()).add(party)
+        for (name, job, attempt), value in found.items():
+            value.kept.counts |= self._is_done(Run(job, attempt))
+            value.missing.extend(p for p in value.kept.parties if p not in holders[name, job, attempt])
+        return [found[key] for key in sorted(found) if found[key].kept.counts]
+
+    def _is_done(self, run: Run) -> bool:
+        job = self.store.job(run.job, reports=False)
+        return job is not None and (job.state, job.attempt) == (wire.JOB_STATE_DONE, run.attempt)
 
     def _wait_for_change(self, version: int, timeout_s: float) -> None:
         self._changed.wait_for(lambda: self._version != version or self._closing.is_set(), timeout_s)
@@ -217,7 +253,10 @@ class Clerk:
     # ---- the machine ------------------------------------------------------------------------------------------------
     def _queue(self) -> tuple[Job, ...]:
         waiting = self.store.programs(JobState.QUEUED)
-        return tuple(Job(p.run, p.digest, promises(from_wire(_parse(p.graph)))) for p in waiting)
+        return tuple(self._job(p.run, p.digest, from_wire(_parse(p.graph))) for p in waiting)
+
+    def _job(self, run: Run, digest: bytes, graph: Graph) -> Job:
+        return Job(run, digest, promises(graph), guests(graph, self.cluster), keeps=bool(keeps(graph)))
 
     def _close_to_watchers(self) -> None:
         with self._changed:
@@ -251,6 +290,8 @@ class Clerk:
                 self._spawn(run, party, self._prepare)
             case jobs.Start(run, party):
                 self._spawn(run, party, self._compute)
+            case jobs.Keep(run, party):
+                self._spawn(run, party, self._confirm)
             case jobs.Abort(run, party, cause):
                 self._spawn(run, party, lambda run, party: self._abort(run, party, cause))
             case jobs.Arm(run, mark, after_s):
@@ -363,6 +404,13 @@ class Clerk:
                 return
             self.store.keep(run.job, sealed)
             self._handle(jobs.Delivered(run, party, promise, complete=len(got) == sealed.pieces))
+
+    def _confirm(self, run: Run, party: str) -> None:
+        """The one task without an event: a node that does not hear it finds out when a job loads what it kept."""
+        try:
+            self._nodes[party].keep(run)
+        except CallFailed as error:
+            log.warning("%s does not hear that what %s keeps counts: %s", party, run.job, error)
 
     def _abort(self, run: Run, party: str, cause: str) -> None:
         node = self._nodes[party]

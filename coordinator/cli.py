@@ -152,6 +152,13 @@ def schemas(folder: Dir = Path(), cluster_file: ClusterFile = Path("cluster.toml
         console.print(report.schema_table(client.schemas()))
 
 
+@app.command("kept")
+def list_kept(folder: Dir = Path(), cluster_file: ClusterFile = Path("cluster.toml")) -> None:
+    """List the values that the nodes keep shares of, for jobs to use."""
+    with Client(folder, cluster_file) as client:
+        console.print(report.kept_table(client.kept()))
+
+
 @app.command()
 def show(
     job: Annotated[str, typer.Argument(metavar="JOB.toml|JOB", help="A job file, or the id of a submitted job.")],
@@ -159,6 +166,9 @@ def show(
         str | None, typer.Option(help="Of a job file: which stage of compiling.", show_default="the last")
     ] = None,
     stages: Annotated[bool, typer.Option("--stages", help="Only list the stages.")] = False,
+    digest: Annotated[
+        bool, typer.Option("--digest", help="Only print the digest, by which nodes allow a program.")
+    ] = False,
     folder: Dir = Path(),
     cluster_file: ClusterFile = Path("cluster.toml"),
 ) -> None:
@@ -171,8 +181,12 @@ def show(
                 "a submitted job has no stages, only the program that the parties run: leave --stage away"
             )
         else:
-            print(client.program(job).text(), end="")
+            program = client.program(job)
+            print(program.digest().hex() + "\n" if digest else program.text(), end="")
             return
+    if digest:
+        print(compiled.graph.digest().hex())
+        return
     if stages:
         for name, graph in compiled.stages.items():
             print(f"{name}: {sum(1 for _ in graph.walk())} ops")

@@ -67,6 +67,10 @@ class Client:
         """The datasets that the owners offer: names, types and row counts."""
         return list(ask(self._stub.Schemas, wire.ClusterSchemasRequest(), self._who, ASK_S).parties)
 
+    def kept(self) -> list[wire.KeptValue]:
+        """The values that the nodes keep shares of."""
+        return list(ask(self._stub.Kept, wire.ClusterKeptRequest(), self._who, ASK_S).values)
+
     def compile(self, path: Path | str) -> Compiled:
         """Compile the job file at `path` for the datasets that the owners offer now."""
         plan, function = self.plan(path)
@@ -80,14 +84,14 @@ class Client:
         job = jobfile.read(path)
         if not calibrated:
             job = job.model_copy(update={"job": job.job.model_copy(update={"calibration": "", "assume_ranges": False})})
-        plan = jobfile.resolve(job, str(path), self.cluster, self.schemas())
+        plan = jobfile.resolve(job, str(path), self.cluster, self.schemas(), self.kept())
         return plan, jobfile.load_function(path, job)
 
     def trace(
         self,
         function: Callable[..., Any],
         inputs: Mapping[str, Mapping[str, Any]],
-        outputs: Mapping[str, Sequence[str]],
+        outputs: Mapping[str, Sequence[str] | Mapping[str, Any]],
         *,
         name: str | None = None,
         **options: Any,
@@ -97,7 +101,7 @@ class Client:
         client.trace(train, {"x": {"rows": ["a/wdbc", "b/wdbc"], "columns": "features"}}, {"weights": ["analyst"]})
         """
         job = jobfile.of_function(function, inputs, outputs, name=name, **options)
-        plan = jobfile.resolve(job, "the job", self.cluster, self.schemas())
+        plan = jobfile.resolve(job, "the job", self.cluster, self.schemas(), self.kept())
         return compile_job(plan, function, jobfile.text(job))
 
     # ---- jobs -------------------------------------------------------------------------------------------------------

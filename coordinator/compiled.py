@@ -39,5 +39,14 @@ def compile_job(plan: Plan, function: Callable[..., Any], source: str) -> Compil
         ) from error
     from coordinator.lower.passes import compile as lower
 
-    traced = trace(function, plan.inputs, plan.outputs, plan.frac, plan.calibration, assume=plan.assume_ranges)
+    traced = trace(
+        function,
+        plan.inputs,
+        plan.outputs,
+        plan.frac,
+        plan.calibration,
+        assume=plan.assume_ranges,
+        kept=plan.kept,
+        keeps=plan.keeps,
+    )
     return Compiled(plan, lower(traced.graph, plan.frac, assume=plan.assume_ranges), source)

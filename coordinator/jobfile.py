@@ -16,8 +16,14 @@
         { dataset = "bank/loans", columns = "features" },
         { dataset = "bureau/scores", columns = ["inquiries"] },
     ]
+    [inputs.params]
+    kept = "wdbc-model"                             # what an earlier job kept, in the dicts and lists it was kept in
     [outputs]
-    weights = ["analyst"]                           # nobody else ever sees it
+    accuracy = ["analyst"]                          # nobody else ever sees it
+    weights = { keep = "wdbc-model" }               # nobody at all: it stays shared among the nodes, for later jobs
+
+Of what is kept, `for = ["analyst"]` says who may learn what later jobs compute from it (nobody, unless the nodes' own
+terms say so), and `replace = true` that it takes the place of what has its name.
 
 `resolve` holds the names against what the owners offer.  A name that nobody knows is answered with the nearest one.
 """
@@ -31,16 +37,28 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from traceback import walk_tb
+from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple, NoReturn, Self
 
 import tomli_w
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from coordinator import calibration
 from coordinator.calibration import Calibration
 from mpcnode import tomlfile
 from mpcnode.cluster import Cluster
 from mpcnode.errors import ConfigError
+from mpcnode.graph import GraphError, Type
+from mpcnode.graph_wire import type_from_wire
 from mpcnode.identity import Name
 from mpcnode.ring import FRAC
 from mpcnode.wire import coordinator_pb2, node_pb2
@@ -113,7 +131,9 @@ class JoinSection(BaseModel):
 
 
 class InputSection(BaseModel):
-    """[inputs.NAME]: `rows` stacks blocks of the same columns, `join` puts columns for the same keys side by side."""
+    """[inputs.NAME]: `rows` stacks blocks of the same columns, `join` puts columns for the same keys side by side, and
+    `kept` is a value that a job kept.
+    """
 
     model_config = STRICT
 
@@ -121,13 +141,18 @@ class InputSection(BaseModel):
     columns: Columns = ()
     join: tuple[JoinSection, ...] = Field((), min_length=2)
     squeeze: bool = False
+    kept: Name | None = None
 
     @model_validator(mode="after")
     def _either(self) -> Self:
+        if self.kept is not None:
+            if self.rows or self.columns or self.join or self.squeeze:
+                raise ValueError("a kept value is what it was: leave all but kept away")
+            return self
         if self.join and (self.rows or self.columns):
             raise ValueError("join names its columns itself: leave rows and columns away")
         if not self.join and not self.rows:
-            raise ValueError("wants rows, or join")
+            raise ValueError("wants rows, join or kept")
         if not self.join and not self.columns:
             raise ValueError("rows want columns")
         return self
@@ -139,6 +164,26 @@ class InputSection(BaseModel):
         return [(block, self.columns) for block in self.rows]
 
 
+class KeepSection(BaseModel):
+    """[outputs.NAME] of an output that is kept"""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, populate_by_name=True)
+
+    keep: Name
+    recipients: tuple[Name, ...] = Field((), validation_alias="for", serialization_alias="for")
+    replace: bool = False
+
+
+def _output_kind(value: object) -> str:
+    return "<table>" if isinstance(value, (Mapping, KeepSection)) else "<list>"  # tomlfile.sentence leaves these out
+
+
+Recipients = Annotated[tuple[Name, ...], AfterValidator(_check_recipients)]
+OutputSection = Annotated[
+    Annotated[Recipients, Tag("<list>")] | Annotated[KeepSection, Tag("<table>")], Discriminator(_output_kind)
+]
+
+
 class JobFile(BaseModel):
     """A job as its author writes it."""
 
@@ -146,7 +191,15 @@ class JobFile(BaseModel):
 
     job: JobSection
     inputs: dict[Key, InputSection] = Field(min_length=1)
-    outputs: dict[Key, Annotated[tuple[Name, ...], AfterValidator(_check_recipients)]] = Field(min_length=1)
+    outputs: dict[Key, OutputSection] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _one_name_each(self) -> Self:
+        names = [section.keep for section in self.outputs.values() if isinstance(section, KeepSection)]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two outputs are kept as {name}: give each a name of its own")
+        return self
 
 
 class Piece(NamedTuple):
@@ -187,8 +240,34 @@ class Input(NamedTuple):
             row, column = (row, width) if self.joined else (end, column)
 
 
+class Leaf(NamedTuple):
+    """One array of a kept value; dtype: float32, int32 or bool."""
+
+    path: tuple[str, ...]  # see trees.py
+    type: Type
+    dtype: str
+
+
+class KeptInput(NamedTuple):
+    """An argument of the user's function that an earlier job kept."""
+
+    name: str
+    run: str  # that made it: JOB/ATTEMPT
+    leaves: tuple[Leaf, ...]
+
+
+class Keep(NamedTuple):
+    """An output that is kept.  recipients: who may learn what later jobs compute from it."""
+
+    name: str
+    recipients: tuple[str, ...] = ()
+    replace: bool = False
+
+
 class Plan(NamedTuple):
-    """A job whose names are all known."""
+    """A job whose names are all known.  Where the function's parameters have other names than the inputs, kept ones
+    come behind the others.
+    """
 
     name: str
     frac: int
@@ -196,6 +275,8 @@ class Plan(NamedTuple):
     outputs: dict[str, tuple[str, ...]]
     calibration: Calibration | None = None
     assume_ranges: bool = False
+    kept: Mapping[str, KeptInput] = MappingProxyType({})
+    keeps: Mapping[str, Keep] = MappingProxyType({})
 
 
 def read(path: Path) -> JobFile:
@@ -206,7 +287,7 @@ def read(path: Path) -> JobFile:
 def of_function(
     function: Callable[..., Any],
     inputs: Mapping[str, Mapping[str, Any]],
-    outputs: Mapping[str, Sequence[str]],
+    outputs: Mapping[str, Sequence[str] | Mapping[str, Any]],
     *,
     name: str | None = None,
     **options: Any,
@@ -226,26 +307,69 @@ def of_function(
 
 def text(job: JobFile) -> str:
     """The job as TOML."""
-    return tomli_w.dumps(job.model_dump(mode="json"))
+    return tomli_w.dumps(job.model_dump(mode="json", by_alias=True, exclude_none=True))
 
 
-def resolve(job: JobFile, place: str, cluster: Cluster, schemas: Iterable[coordinator_pb2.PartySchemas]) -> Plan:
-    """The job with all names looked up.  `place` is the job file's path, for messages and for its calibration.
+def resolve(
+    job: JobFile,
+    place: str,
+    cluster: Cluster,
+    schemas: Iterable[coordinator_pb2.PartySchemas],
+    values: Iterable[coordinator_pb2.KeptValue] = (),
+) -> Plan:
+    """The job with all names looked up.  `place` is the job file's path, for messages and for its calibration; `values`
+    is what nodes keep.
 
-    Raises ConfigError for a dataset, column, recipient or file that there is not, and for blocks that do not stack.
+    Raises ConfigError for a dataset, column, kept value, recipient or file that there is not, and for blocks that do
+    not stack.
     """
     offered = {f"{party.party}/{schema.dataset}": schema for party in schemas for schema in party.schemas}
     members = [card.name for card in cluster.cards]
-    for output, recipients in job.outputs.items():
-        for recipient in recipients:
+    for output, section in job.outputs.items():
+        for recipient in section.recipients if isinstance(section, KeepSection) else section:
             if recipient not in members:
                 _unknown(
                     f"{place}: outputs.{output}: there is no member {recipient!r} in the cluster", recipient, members
                 )
-    inputs = {name: _input(section, f"{place}: inputs.{name}", offered) for name, section in job.inputs.items()}
-    section = job.job
-    met = calibration.read(Path(place).parent / section.calibration) if section.calibration else None
-    return Plan(section.name, section.frac, inputs, dict(job.outputs), met, section.assume_ranges)
+    there = {value.kept.name: value for value in values}
+    inputs: dict[str, Input] = {}
+    kept: dict[str, KeptInput] = {}
+    for name, item in job.inputs.items():
+        if item.kept is None:
+            inputs[name] = _input(item, f"{place}: inputs.{name}", offered)
+        else:
+            kept[name] = _kept(item.kept, f"{place}: inputs.{name}.kept", there)
+    outputs: dict[str, tuple[str, ...]] = {}
+    keeps: dict[str, Keep] = {}
+    for name, section in job.outputs.items():
+        if not isinstance(section, KeepSection):
+            outputs[name] = section
+            continue
+        keeps[name] = Keep(section.keep, section.recipients, section.replace)
+        if section.keep in there and not section.replace:
+            raise ConfigError(
+                f"{place}: outputs.{name}.keep: {section.keep} is kept already, made by "
+                f"{there[section.keep].kept.job}: choose another name, or add `replace = true`"
+            )
+    settings = job.job
+    met = calibration.read(Path(place).parent / settings.calibration) if settings.calibration else None
+    return Plan(settings.name, settings.frac, inputs, outputs, met, settings.assume_ranges, kept, keeps)
+
+
+def _kept(name: str, place: str, there: Mapping[str, coordinator_pb2.KeptValue]) -> KeptInput:
+    if name not in there:
+        _unknown(f"{place}: nothing is kept as {name!r}", name, list(there))
+    value = there[name].kept
+    if there[name].missing:
+        raise ConfigError(
+            f"{place}: {' and '.join(there[name].missing)} cannot be asked for, or has lost, its share of {name}, "
+            f"which {value.job} made: start that node, or make the value anew"
+        )
+    try:
+        leaves = tuple(Leaf(tuple(leaf.path), type_from_wire(leaf.type), leaf.dtype) for leaf in value.leaves)
+    except GraphError as error:
+        raise ConfigError(f"{place}: the nodes describe {name} in a way that makes no sense: {error}") from error
+    return KeptInput(name, f"{value.job}/{value.attempt}", leaves)
 
 
 def load_function(path: Path, job: JobFile) -> Callable[..., Any]:

@@ -54,6 +54,8 @@ class Job(NamedTuple):
     run: Run
     digest: bytes  # of the graph that was submitted
     promises: frozenset[Promise]
+    guests: tuple[str, ...] = ()  # owners of its data beside those who compute
+    keeps: bool = False  # nodes keep shares of it
 
 
 # ---- events ---------------------------------------------------------------------------------------------------------
@@ -124,6 +126,7 @@ class Restarted(NamedTuple):
     """The coordinator has started; `interrupted` was under way when it last ended, and nobody has watched it since."""
 
     interrupted: Run | None = None
+    guests: tuple[str, ...] = ()  # of the interrupted job
 
 
 class Stopped(NamedTuple):
@@ -168,6 +171,15 @@ class Start(NamedTuple):
     party: str
 
 
+class Keep(NamedTuple):
+    """Tell a node that every node is done with the run: its shares of what the job keeps count.  Nobody waits for an
+    answer: a node that does not hear it finds out when a job asks for the shares.
+    """
+
+    run: Run
+    party: str
+
+
 class Abort(NamedTuple):
     """Tell a node to drop the run; it answers with Released."""
 
@@ -207,7 +219,7 @@ class Record(NamedTuple):
     text: str
 
 
-Instruction: TypeAlias = Prepare | Start | Abort | Arm | Enter | Advance | Record
+Instruction: TypeAlias = Prepare | Start | Keep | Abort | Arm | Enter | Advance | Record
 
 
 # ---- state ----------------------------------------------------------------------------------------------------------
@@ -236,7 +248,9 @@ class State(NamedTuple):
 
 
 class Machine:
-    """Decides for one cluster: `parties` are all who compute, `evaluators` those of them who deliver results."""
+    """Decides for one cluster: `parties` are all who compute, `evaluators` those of them who deliver results.  The
+    guests of a job are parties of it too, who bring their data and are done.
+    """
 
     def __init__(self, parties: tuple[str, ...], evaluators: tuple[str, ...], queue: tuple[Job, ...] = ()) -> None:
         assert set(evaluators) <= set(parties)
@@ -249,8 +263,8 @@ class Machine:
             case Submitted(job):
                 self.state = self.state._replace(queue=(*self.state.queue, job))
                 return [Record(job.run.job, "queued"), *self._next()]
-            case Restarted(run):
-                return self._next() if run is None else self._interrupted(run)
+            case Restarted(run, guests):
+                return self._next() if run is None else self._interrupted(run, guests)
             case Cancelled(job_id, by):
                 return self._cancelled(job_id, by)
             case Stopped():
@@ -271,7 +285,7 @@ class Machine:
         """What a node of the active run said."""
         if isinstance(event, Overdue):
             return self._overdue(active, event.mark)
-        assert event.party in self.parties
+        assert event.party in self._parties(active)
         match event:
             case Released():
                 return self._released(active, event.party)
@@ -290,6 +304,10 @@ class Machine:
             case Lost():
                 return self._end(active, JobState.ABORTED, f"{event.party} {event.why}")
 
+    def _parties(self, active: Active) -> tuple[str, ...]:
+        """All who take part in the active job."""
+        return (*self.parties, *active.job.guests)
+
     # ---- forward ----------------------------------------------------------------------------------------------------
     def _next(self) -> list[Instruction]:
         """Give the cluster to the first of the queue, if it is free."""
@@ -297,11 +315,12 @@ class Machine:
         if active is not None or not queue or stopping:
             return []
         job = queue[0]
-        active = Active(job, Phase.PREPARING, frozenset(self.parties))
+        parties = (*self.parties, *job.guests)
+        active = Active(job, Phase.PREPARING, frozenset(parties))
         self.state = self.state._replace(queue=queue[1:])
         return [
             Enter(job.run, JobState.PREPARING),
-            *(Prepare(job.run, party) for party in self.parties),
+            *(Prepare(job.run, party) for party in parties),
             self._arm(active, PREPARE_S),
         ]
 
@@ -320,12 +339,12 @@ class Machine:
         if waiting:
             self._set(active._replace(waiting=waiting, mark=active.mark + 1))
             return []
-        everybody = frozenset(self.parties)
+        everybody = frozenset(self._parties(active))
         self._set(active._replace(phase=Phase.RUNNING, waiting=everybody, mark=active.mark + 1, armed=-1))
         return [
             Enter(job.run, JobState.RUNNING),
             Record(job.run.job, f"every node runs program {job.digest.hex()[:12]}"),
-            *(Start(job.run, party) for party in self.parties),
+            *(Start(job.run, party) for party in self._parties(active)),
         ]
 
     def _progressed(self, active: Active, event: Progressed) -> list[Instruction]:
@@ -362,7 +381,8 @@ class Machine:
         if not active.waiting:
             self.state = self.state._replace(active=None)
             run = active.job.run
-            return [Enter(run, JobState.DONE), Record(run.job, "done"), *self._next()]
+            keep = [Keep(run, party) for party in self.parties] if active.job.keeps else []
+            return [Enter(run, JobState.DONE), Record(run.job, "done"), *keep, *self._next()]
         # A helper is done long before the evaluators; but they are in lock step, and end together.
         return [self._arm(active, FINISH_S)] if party in self.evaluators and active.armed < 0 else []
 
@@ -378,19 +398,20 @@ class Machine:
                 return [Enter(job.run, JobState.CANCELLED, cause), Record(job_id, cause)]
         return []  # it has ended already
 
-    def _interrupted(self, run: Run) -> list[Instruction]:
+    def _interrupted(self, run: Run, guests: tuple[str, ...]) -> list[Instruction]:
         assert self.state.active is None, "only one job holds the cluster"
-        active = Active(Job(run, b"", frozenset()), Phase.RUNNING, frozenset(self.parties))
+        active = Active(Job(run, b"", frozenset(), guests), Phase.RUNNING, frozenset(self.parties))
         return self._end(active, JobState.ABORTED, "the coordinator was restarted while the job ran")
 
     def _end(self, active: Active, state: JobState, cause: str) -> list[Instruction]:
         run = active.job.run
-        active = active._replace(phase=Phase.RELEASING, waiting=frozenset(self.parties), mark=active.mark + 1)
+        parties = self._parties(active)
+        active = active._replace(phase=Phase.RELEASING, waiting=frozenset(parties), mark=active.mark + 1)
         verb = "" if state is JobState.CANCELLED else f"{state.value}: "
         return [
             Enter(run, state, cause),
             Record(run.job, verb + cause),
-            *(Abort(run, party, cause) for party in self.parties),
+            *(Abort(run, party, cause) for party in parties),
             self._arm(active, RELEASE_S),
         ]
 
@@ -405,7 +426,7 @@ class Machine:
         return self._next()
 
     def _overdue(self, active: Active, mark: int) -> list[Instruction]:
-        late = [party for party in self.parties if party in active.waiting]
+        late = [party for party in self._parties(active) if party in active.waiting]
         limit_s = {Phase.PREPARING: PREPARE_S, Phase.RUNNING: FINISH_S, Phase.RELEASING: RELEASE_S}[active.phase]
         if mark != active.armed:
             return []  # a deadline of an earlier phase

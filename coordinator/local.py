@@ -64,6 +64,7 @@ def signals_later() -> Iterator[None]:
 class LocalCluster:
     """Makes identities and cluster.toml below `folder` on construction; a context manager that runs the processes.
 
+    evaluators compute beside a helper; owners bring data and compute nothing; users run no process.
     hosts: the address that each serving member listens on (default 127.0.0.1).  prefix: words put in front of a
     member's command, for instance to enter a network namespace.  Raises ConfigError when a process ends early or is
     not ready in time, with its last words.
@@ -78,6 +79,7 @@ class LocalCluster:
         protocol: str = "masked",
         deadline_s: float = 60.0,
         threads: int = 1,
+        owners: Sequence[str] = (),
         hosts: Mapping[str, str] | None = None,
         prefix: Mapping[str, Sequence[str]] | None = None,
         environment: Mapping[str, str] | None = None,
@@ -87,7 +89,7 @@ class LocalCluster:
         self._prefix, self._environment = prefix or {}, environment or {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._logs: list[IO[bytes]] = []
-        self.nodes = ("helper", *evaluators)
+        self.nodes = ("helper", *evaluators, *owners)
         hosts = hosts or {}
         serving = (*self.nodes, "coordinator")
         self.identities: dict[str, Identity] = {}
@@ -209,8 +211,11 @@ class LocalCluster:
 
     def kill(self, name: str) -> None:
         """As a crash would."""
-        self._processes[name].kill()
-        self._processes[name].wait()
+        process = self._processes[name]
+        process.kill()
+        process.wait()
+        assert process.stdin is not None
+        process.stdin.close()
 
     def stop(self) -> None:
         """Ask every process to end, then see to it."""

@@ -60,6 +60,15 @@ class Node:
         """The datasets that the node offers."""
         return ask(self._node.Schemas, node_pb2.SchemasRequest(), self.name, ASK_S)
 
+    def kept(self) -> node_pb2.KeptReply:
+        """The values that the node has shares of."""
+        return ask(self._node.Kept, node_pb2.KeptRequest(), self.name, ASK_S)
+
+    def keep(self, run: Run) -> None:
+        """Every node is done with the run: the node's shares count.  Waits for one that is restarting."""
+        request = node_pb2.KeepRequest(job=run.job, attempt=run.attempt)
+        ask(self._node.Keep, request, self.name, CONNECT_S, wait_for_ready=True)
+
     def prepare(self, run: Run, protocol: str, graph: graph_pb2.Graph, deadline_s: float) -> bytes:
         """Give the node the program; its digest, as the node computes it."""
         request = node_pb2.PrepareRequest(

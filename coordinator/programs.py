@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from coordinator.jobs import Promise
+from mpcnode.admission import participants
 from mpcnode.cluster import Cluster
 from mpcnode.errors import MpcError
 from mpcnode.graph import Graph, GraphError, Type, verify
@@ -38,6 +39,16 @@ def reduced_signs(graph: Graph) -> str:
     )
 
 
+def keeps(graph: Graph) -> tuple[str, ...]:
+    """The names of what a verified graph keeps."""
+    return tuple(dict.fromkeys(op.text("kept") for op in graph.ops if op.name == "store"))
+
+
+def guests(graph: Graph, cluster: Cluster) -> tuple[str, ...]:
+    """Who brings data to a program and computes nothing."""
+    return participants(graph, cluster)[len(cluster.parties) :]
+
+
 def promises(graph: Graph) -> frozenset[Promise]:
     """What every evaluator owes to whom."""
     found = outputs(graph).items()
@@ -46,7 +57,7 @@ def promises(graph: Graph) -> frozenset[Promise]:
 
 def check_program(graph: Graph, cluster: Cluster) -> None:
     """Raise ProgramError for a graph that breaks the rules of graphs, reads from or reveals to somebody who cannot, or
-    reveals nothing.
+    neither reveals nor keeps anything.
 
     The nodes check all this for themselves, and what their owners allow besides: here, it is to fail early.
     """
@@ -56,15 +67,15 @@ def check_program(graph: Graph, cluster: Cluster) -> None:
         raise ProgramError(f"the program is no valid graph: {error}") from error
     members = {card.name for card in cluster.cards}
     for op in graph.ops:
-        if op.name == "input" and op.text("owner") not in cluster.evaluators:
+        if op.name == "input" and op.text("owner") not in cluster.owners:
             raise ProgramError(
-                f"the job reads {op.text('owner')}/{op.text('dataset')}, and {op.text('owner')} is no evaluator: "
-                f"data comes from {', '.join(cluster.evaluators)}"
+                f"the job reads {op.text('owner')}/{op.text('dataset')}, and {op.text('owner')} brings no data: "
+                f"that comes from {', '.join(cluster.owners)}"
             )
         strangers = [name for name in op.texts("to") if name not in members] if op.name == "reveal" else []
         if strangers:
             raise ProgramError(
                 f"output {op.text('name')} is for {strangers[0]}, who is not in the cluster {cluster.name}"
             )
-    if not promises(graph):
-        raise ProgramError("the job reveals nothing: name its outputs under [outputs]")
+    if not promises(graph) and not keeps(graph):
+        raise ProgramError("the job reveals and keeps nothing: name its outputs under [outputs]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
@@ -64,11 +65,17 @@ def summary(compiled: Compiled, found: Estimate, rules: Protocol) -> RenderableT
     for name, argument in compiled.plan.inputs.items():
         blocks = ", ".join(f"{p.owner}/{p.dataset} ({p.rows:,} rows)" for p in argument.pieces)
         table.add_row(escape(name), f"{list(argument.shape)}", escape(blocks))
+    for name, value in compiled.plan.kept.items():
+        table.add_row(escape(name), f"{len(value.leaves)} arrays", escape(f"kept as {value.name} by {value.run}"))
     sources = policy.taints(compiled.graph)
     for name, output in outputs(compiled.graph).items():
-        origin = ", ".join(f"{owner}/{dataset}" for owner, dataset in sorted(sources[name])) or "public values only"
+        origin = ", ".join(map(policy.title, sorted(sources[name]))) or "public values only"
         told = f"to {', '.join(output.recipients)}, computed from {origin}"
         table.add_row(escape(name), f"{list(output.type.shape)}", escape(told))
+    for name, keeping in policy.keeps(compiled.graph).items():
+        origin = ", ".join(map(policy.title, sorted(keeping.sources))) or "public values only"
+        whom = f"later jobs may use it for {', '.join(keeping.recipients)}" if keeping.recipients else "shown to nobody"
+        table.add_row(escape(name), "kept", escape(f"at the nodes; {whom}; computed from {origin}"))
     ops = Counter(op.name for op in compiled.graph.walk())
     common = ", ".join(f"{count} {name}" for name, count in ops.most_common(6))
     lan = duration(found.seconds(LAN_RTT_S, LAN_BYTES_PER_S))
@@ -192,6 +199,20 @@ def schema_table(parties: Iterable[wire.PartySchemas]) -> Table:
             more = f", ... ({len(schema.columns)})" if len(schema.columns) > 8 else ""
             cells = (f"{party.party}/{schema.dataset}", f"{schema.rows:,}", columns + more, groups)
             table.add_row(*map(escape, cells))
+    return table
+
+
+def kept_table(values: Iterable[wire.KeptValue]) -> Table:
+    table = Table("kept", "made by", "at", "arrays", "numbers", "by", "state")
+    for value in values:
+        kept = value.kept
+        arrays = ", ".join("/".join(part[1:] for part in leaf.path) or leaf.dtype for leaf in kept.leaves[:6])
+        more = f", ... ({len(kept.leaves)})" if len(kept.leaves) > 6 else ""
+        at = f"{datetime.fromtimestamp(kept.kept_at).astimezone():%Y-%m-%d %H:%M}"
+        numbers = f"{sum(math.prod(leaf.type.shape) for leaf in kept.leaves):,}"
+        state = f"no share at {', '.join(value.missing)}" if value.missing else "complete"
+        cells = (kept.name, f"{kept.job}/{kept.attempt}", at, arrays + more, numbers, ", ".join(kept.parties), state)
+        table.add_row(*map(escape, cells))
     return table
 
 

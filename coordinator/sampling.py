@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from coordinator import trees
 from coordinator.calibration import Calibration, Problem
 from coordinator.compiled import Compiled, compile_job
-from coordinator.jobfile import Input, Plan
+from coordinator.jobfile import Input, KeptInput, Plan
 from mpcnode import simulate, tables
 from mpcnode.errors import DataError
 from mpcnode.graph import Kind, Op
@@ -66,11 +67,12 @@ class Calibrated(NamedTuple):
 
 
 class _Sampled(NamedTuple):
-    """plan: for the samples' rows.  data: by owner and dataset, then column."""
+    """plan: for the samples' rows.  data: by owner and dataset, then column.  kept: by input, in leaves' order."""
 
     plan: Plan
     random: tuple[str, ...]
     data: dict[tuple[str, str], dict[str, Numbers]]
+    kept: dict[str, list[Numbers]]
 
 
 def run(
@@ -107,41 +109,58 @@ def calibrate(
     from coordinator.frontend.domains import problems
 
     sampled = _sampled(plan, samples, seed)
-    flat, _ = flat_of(function, sampled.plan.inputs, sampled.plan.outputs)
-    found = observe.record(flat, sampled.plan.inputs, _stacked(sampled.plan, sampled.data))
+    names = (*sampled.plan.outputs, *sampled.plan.keeps)
+    flat, _ = flat_of(function, sampled.plan.inputs, names, sampled.plan.kept)
+    loaded = {name: (item, sampled.kept[name]) for name, item in sampled.plan.kept.items()}
+    found = observe.record(flat, sampled.plan.inputs, _stacked(sampled.plan, sampled.data), loaded)
     plan = sampled.plan._replace(calibration=found, assume_ranges=False)
     met = tuple(problems(flat, found.seen, plan.frac))
     return Calibrated(found, met, _simulated(sampled._replace(plan=plan), function, protocol, evaluators))
 
 
 def _sampled(plan: Plan, samples: Mapping[str, Path], seed: int) -> _Sampled:
-    unknown = [name for name in samples if name not in plan.inputs]
+    unknown = [name for name in samples if name not in (*plan.inputs, *plan.kept)]
     if unknown:
-        raise DataError(f"there is no input {unknown[0]!r} to sample: there is {', '.join(plan.inputs)}")
-    arrays = {name: read_sample(path, name, plan.inputs[name]) for name, path in samples.items()}
+        there = ", ".join((*plan.inputs, *plan.kept))
+        raise DataError(f"there is no input {unknown[0]!r} to sample: there is {there}")
+    arrays = {name: read_sample(path, name, plan.inputs[name]) for name, path in samples.items() if name in plan.inputs}
     plan = _resized(plan, {name: len(array) for name, array in arrays.items()})
     rng = np.random.default_rng(seed)
-    made_up = tuple(name for name in plan.inputs if name not in arrays)
-    arrays |= {name: _random(plan.inputs[name], rng) for name in made_up}
-    return _Sampled(plan, made_up, _owned(plan, arrays))
+    made_up = tuple(name for name in (*plan.inputs, *plan.kept) if name not in samples)
+    arrays |= {name: _random(plan.inputs[name], rng) for name in plan.inputs if name in made_up}
+    kept = {
+        name: _random_kept(item, rng) if name in made_up else read_kept(samples[name], name, item)
+        for name, item in plan.kept.items()
+    }
+    return _Sampled(plan, made_up, _owned(plan, arrays), kept)
 
 
 def _simulated(sampled: _Sampled, function: Callable[..., Any], protocol: str, evaluators: int) -> Simulated:
-    plan, made_up, data = sampled
+    plan, made_up, data, kept = sampled
+    slots = {
+        (item.name, leaf.path): array
+        for name, item in plan.kept.items()
+        for leaf, array in zip(item.leaves, kept[name], strict=True)
+    }
     compiled = compile_job(plan, function, "")
-    watching = _Watching(data, plan.frac)
+    watching = _Watching(data, slots, plan.frac)
     try:
         secure = simulate.simulate(compiled.graph, data, hooks=lambda rank: watching if rank == 0 else watching.quiet)
         traffic = None
         if protocol != "cleartext":
-            secure = simulate.simulate(compiled.graph, data, protocol, evaluators=evaluators)
+            secure = simulate.simulate(compiled.graph, data, protocol, evaluators=evaluators, kept=slots)
             traffic = secure.traffic
     except RangeError as error:
         raise DataError(f"the sample data does not fit: {error}") from None
     from coordinator.frontend.plain import run_plain
 
-    plain = run_plain(function, plan.inputs, plan.outputs, _stacked(plan, data))
-    errors = tuple(_error(name, plain[name], secure.outputs[name], plan.frac) for name in plain)
+    loaded = {name: (item, kept[name]) for name, item in plan.kept.items()}
+    plain = run_plain(function, plan.inputs, (*plan.outputs, *plan.keeps), _stacked(plan, data), loaded)
+    names = {keep.name: name for name, keep in plan.keeps.items()}
+    found = secure.outputs | {
+        "/".join((names[value], *(part[1:] for part in path))): array for (value, path), array in secure.kept.items()
+    }
+    errors = tuple(_error(name, plain[name], found[name], plan.frac) for name in plain)
     return Simulated(compiled, made_up, watching.ranges(), errors, traffic)
 
 
@@ -162,6 +181,31 @@ def read_sample(path: Path, name: str, item: Input) -> Numbers:
     if len(chosen[0]) < _stack(item):
         raise DataError(f"{path} has {len(chosen[0])} rows, and input {name} stacks {len(item.pieces)} blocks")
     return np.column_stack([column.astype(np.int64 if item.integer else np.float64) for column in chosen])
+
+
+def read_kept(path: Path, name: str, item: KeptInput) -> list[Numbers]:
+    """The arrays of an .npz file for a kept input, named as `coordinator result` names an output's: see `write`."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {key: file[key] for key in file.files}
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is no .npz file of numbers, which the kept input {name} wants") from error
+    arrays = []
+    for leaf in item.leaves:
+        key = trees.title(leaf.path) if leaf.path else name
+        array = found.get(key)
+        if array is None or array.shape != leaf.type.shape:
+            raise DataError(f"{path} has no array {key} of shape {list(leaf.type.shape)}, which input {name} wants")
+        arrays.append(array)
+    return arrays
+
+
+def _random_kept(item: KeptInput, rng: np.random.Generator) -> list[Numbers]:
+    """Numbers as weights may be: normal, a tenth in size; zeros and ones for bits and whole ones."""
+    return [
+        0.1 * rng.standard_normal(leaf.type.shape) if leaf.dtype == "float32" else rng.integers(0, 2, leaf.type.shape)
+        for leaf in item.leaves
+    ]
 
 
 def _stack(item: Input) -> int:
@@ -219,10 +263,15 @@ def _stacked(plan: Plan, data: Mapping[tuple[str, str], Mapping[str, Numbers]]) 
 class _Watching(simulate.SimulatedHooks):
     """Notes the largest number and the largest ring element of every source line."""
 
-    def __init__(self, data: Mapping[tuple[str, str], Mapping[str, Numbers]], frac: int) -> None:
-        super().__init__(data)
+    def __init__(
+        self,
+        data: Mapping[tuple[str, str], Mapping[str, Numbers]],
+        kept: Mapping[simulate.Slot, Numbers],
+        frac: int,
+    ) -> None:
+        super().__init__(data, kept)
         self._frac = frac
-        self.quiet = simulate.SimulatedHooks(data)
+        self.quiet = simulate.SimulatedHooks(data, kept)
         self._found: dict[str, Range] = {}
 
     def value(self, number: int, op: Op, value: Array) -> None:
@@ -233,7 +282,7 @@ class _Watching(simulate.SimulatedHooks):
         headroom = LIMIT_BITS - math.log2(raw) if raw else float(LIMIT_BITS)
         before = self._found.get(op.where, Range(op.where, 0.0, float(LIMIT_BITS), op.name))
         # With fewer fraction bits than the job's, it is no number of the user's but one that the compiler has scaled.
-        number_of_theirs = op.type.frac >= self._frac or op.name == "input"
+        number_of_theirs = op.type.frac >= self._frac or op.name in ("input", "load")
         largest = max(before.largest, raw / 2.0**op.type.frac) if number_of_theirs else before.largest
         if headroom < before.headroom_bits:
             before = before._replace(headroom_bits=headroom, op=op.name)

@@ -50,6 +50,11 @@ class CoordinatorService(coordinator_pb2_grpc.CoordinatorServicer):
         with _caller(context, self._cluster):
             return wire.ClusterSchemasReply(parties=self._clerk.schemas())
 
+    def Kept(self, request: wire.ClusterKeptRequest, context: grpc.ServicerContext) -> wire.ClusterKeptReply:
+        """Names and types of the values that the nodes keep shares of."""
+        with _caller(context, self._cluster):
+            return wire.ClusterKeptReply(values=self._clerk.kept())
+
     def Submit(self, request: wire.SubmitRequest, context: grpc.ServicerContext) -> wire.SubmitReply:
         """Queue a job in the caller's name."""
         with _caller(context, self._cluster) as caller:

@@ -1,25 +1,32 @@
 """May this node run this program?  Everything that can be known before the first message is checked here.
 
 The graph comes from a coordinator that nobody needs to trust: it is verified, held against the owner's policy and
-against the owner's data, and later against the peers' digests of it.
+against the owner's data and kept shares, and later against the peers' digests of it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
+import time
 from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
-from mpcnode import policy, protocols, ring
+from pydantic import ValidationError
+
+from mpcnode import policy, protocols, ring, tomlfile
 from mpcnode.cluster import Cluster
 from mpcnode.datasets import Datasets
 from mpcnode.engine import Plan
 from mpcnode.errors import ConfigError, DataError
 from mpcnode.graph import Graph, Op, verify
 from mpcnode.graph_wire import from_wire
+from mpcnode.kept import Kept, Making, Share, leaf_of
 from mpcnode.matching import joins
 from mpcnode.ring import U64
+from mpcnode.rounds import Array
+from mpcnode.simulate import Slot
 from mpcnode.wire import node_pb2
 
 MAX_DEADLINE_S = 24 * 3600.0
@@ -46,8 +53,19 @@ class Task(NamedTuple):
     plan: Plan
     digest: bytes  # of the graph
     deadline_s: float  # of every single wait for a peer
+    parties: tuple[str, ...]  # by rank: who computes, then the other owners whose data is read
     inputs: Mapping[Key, U64]
     keys: Mapping[str, bytes]  # of datasets that are joined: the digest of whom their rows are about
+    kept: Mapping[Slot, Array]  # this node's shares of what the program loads
+    tags: Mapping[str, bytes]  # by peer: what both alone know if they hold shares of the same makings
+    makings: tuple[Making, ...]  # what it keeps
+
+
+class Holdings(NamedTuple):
+    """What a node brings to a program: its data, and its shares of kept values."""
+
+    datasets: Datasets
+    kept: Kept
 
 
 def run_of(job: str, attempt: int) -> Run:
@@ -64,11 +82,20 @@ def key_of(op: Op) -> Key:
     return op.text("dataset"), op.texts("columns"), op.type.frac
 
 
-def admit(request: node_pb2.PrepareRequest, cluster: Cluster, datasets: Datasets, me: str) -> Task:
-    """Check a program and read this node's data for it.
+def participants(graph: Graph, cluster: Cluster) -> tuple[str, ...]:
+    """Who takes part in a program, by rank: those who compute, then the other owners whose data it reads, who bring
+    it, masked, and do no more.
+    """
+    owners = dict.fromkeys(op.text("owner") for op in graph.ops if op.name == "input")
+    return (*cluster.parties, *(owner for owner in owners if owner not in cluster.parties))
+
+
+def admit(request: node_pb2.PrepareRequest, cluster: Cluster, holdings: Holdings, me: str) -> Task:
+    """Check a program, and read this node's data and kept shares for it.
 
     Raises GraphError for a program that no node may run, ConfigError for one that does not fit the cluster,
-    PolicyError for one that this node does not allow, and DataError for one that does not fit this node's data.
+    PolicyError for one that this node does not allow, and DataError for one that does not fit this node's data or
+    what it keeps.
     """
     run = run_of(request.job, request.attempt)
     if not (math.isfinite(request.deadline_s) and 0 < request.deadline_s <= MAX_DEADLINE_S):
@@ -78,15 +105,30 @@ def admit(request: node_pb2.PrepareRequest, cluster: Cluster, datasets: Datasets
     graph = from_wire(request.graph)
     verify(graph)
     _check_members(graph, cluster, me)
+    datasets = holdings.datasets
     policy.check(policy.taints(graph), policy.recipients(graph), datasets.allowed(), me)
+    policy.check_keeping(policy.keeps(graph), datasets.terms(), me)
+    shares = _shares(graph, cluster, holdings.kept) if me in cluster.parties else {}
+    if me in cluster.evaluators:  # a helper's masks alone are nothing: it does as those do who hold the values
+        policy.check_kept(graph, {name: holdings.kept.terms(name) for name in shares}, me)
     inputs: dict[Key, U64] = {}
     for op in graph.ops:
         if op.name == "input" and op.text("owner") == me and key_of(op) not in inputs:
             inputs[key_of(op)] = _read(op, datasets, me)
     plan = Plan(graph)
     joined = {op.text("dataset") for join in joins(graph, plan.numbers) for op in join.owned_by(me)}
-    keys = {name: datasets.keys_sha256(name) for name in sorted(joined)}
-    return Task(run, plan, graph.digest(), request.deadline_s, inputs, keys)
+    return Task(
+        run,
+        plan,
+        graph.digest(),
+        request.deadline_s,
+        participants(graph, cluster),
+        inputs,
+        {name: datasets.keys_sha256(name) for name in sorted(joined)},
+        {(name, path): array for name, share in shares.items() for path, array in share.arrays.items()},
+        {peer: _tag(shares, peer) for peer in cluster.parties if shares and peer != me},
+        _makings(graph, run, cluster, holdings.kept) if me in cluster.parties else (),
+    )
 
 
 def _check_members(graph: Graph, cluster: Cluster, me: str) -> None:
@@ -95,11 +137,74 @@ def _check_members(graph: Graph, cluster: Cluster, me: str) -> None:
     except ValueError as error:
         raise ConfigError(f"{error}") from None
     for op in graph.ops:
-        if op.name == "input" and op.text("owner") not in cluster.parties:
-            raise ConfigError(f"the program reads data of {op.text('owner')}, who does not compute in {cluster.name}")
+        if op.name == "input" and op.text("owner") not in cluster.owners:
+            raise ConfigError(
+                f"the program reads data of {op.text('owner')}, who runs no node in {cluster.name}: data comes from "
+                f"{', '.join(cluster.owners)}"
+            )
         if op.name == "reveal":
             for recipient in op.texts("to"):
                 cluster.card(recipient)
+
+
+def _shares(graph: Graph, cluster: Cluster, kept: Kept) -> dict[str, Share]:
+    """This node's shares of what a program loads, by name.  Raises DataError for one that is not there or not fit."""
+    found: dict[str, Share] = {}
+    for op in graph.ops:
+        if op.name != "load":
+            continue
+        name, run = op.text("kept"), op.text("run")
+        share = found[name] if name in found else found.setdefault(name, kept.load(name, run))
+        made = share.header.making
+        if (made.protocol, made.parties) != (cluster.protocol, cluster.parties):
+            raise DataError(
+                f"{name} was kept by {', '.join(made.parties)} under {made.protocol}, and {cluster.name} computes with "
+                f"{', '.join(cluster.parties)} under {cluster.protocol}: only who kept it can use it"
+            )
+        types = {leaf.path: leaf.type for leaf in made.leaves}
+        if made.run != run or types.get(op.texts("path")) != op.type:
+            raise DataError(f"the program loads what {name} of {made.run} does not hold: compile it anew")
+    return found
+
+
+def _tag(shares: Mapping[str, Share], peer: str) -> bytes:
+    """What this node and `peer` alone know of all makings that a program loads."""
+    tags = [name + share.header.tags.get(peer, "") for name, share in sorted(shares.items())]
+    return hashlib.sha256("\0".join(tags).encode()).digest()
+
+
+def _makings(graph: Graph, run: Run, cluster: Cluster, kept: Kept) -> tuple[Making, ...]:
+    """What a program keeps.  Raises ConfigError for a name that is taken, or can be none."""
+    stores: dict[str, list[Op]] = {}
+    for op in graph.ops:
+        if op.name == "store":
+            stores.setdefault(op.text("kept"), []).append(op)
+    taken = {entry.name: entry for entry in kept.entries()}
+    for name, ops in stores.items():
+        if name in taken and not ops[0].integer("replace"):
+            made = taken[name]
+            raise ConfigError(
+                f"{kept.me} keeps {name} already, made by {made.job}: keep it under another name, or say "
+                "`replace = true` in the job file"
+            )
+    digest = graph.digest().hex()
+    try:
+        return tuple(
+            Making(
+                name=name,
+                job=run.job,
+                attempt=run.attempt,
+                program=digest,
+                protocol=cluster.protocol,
+                parties=cluster.parties,
+                leaves=tuple(leaf_of(op) for op in ops),
+                recipients=ops[0].texts("to"),
+                kept_at=time.time(),
+            )
+            for name, ops in stores.items()
+        )
+    except ValidationError as error:
+        raise ConfigError(f"the program keeps what cannot be kept: {tomlfile.sentence(error)}") from error
 
 
 def _read(op: Op, datasets: Datasets, me: str) -> U64:

@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 from threading import Condition, Event, Thread
@@ -30,10 +30,12 @@ from mpcnode.graph import Op
 from mpcnode.graph_wire import type_to_wire
 from mpcnode.grpc_links import GrpcLink, check_hello, dial
 from mpcnode.identity import Identity
+from mpcnode.kept import Header, Kept
 from mpcnode.links import Cause, Ended
-from mpcnode.party import SEED_BYTES, Party, pair_key
+from mpcnode.party import SEED_BYTES, Party, key_tag, pair_key
 from mpcnode.rounds import Array
 from mpcnode.sealing import Purpose, seal_result
+from mpcnode.simulate import Slot, slot_of
 from mpcnode.wire import node_pb2, peer_pb2
 
 PIECE_BYTES = 1 << 20
@@ -51,12 +53,19 @@ class NodeHooks(Hooks):
         self.calls: dict[int, int] = defaultdict(int)
         self.seconds: dict[int, float] = defaultdict(float)
         self._began = 0.0
+        self.stored: dict[Slot, Array] = {}
 
     def read(self, op: Op) -> Array:
         return self._task.inputs[key_of(op)]
 
     def keys(self, op: Op) -> bytes:
         return self._task.keys[op.text("dataset")]
+
+    def load(self, op: Op) -> Array:
+        return self._task.kept[slot_of(op)]
+
+    def store(self, op: Op, sharing: Array) -> None:
+        self.stored[slot_of(op)] = sharing
 
     def step(self, done: int, total: int) -> None:
         self._progress(done, total)
@@ -75,14 +84,15 @@ class NodeHooks(Hooks):
 class Attempt:
     """From Prepare to the last event.  Any thread may call any method."""
 
-    def __init__(self, task: Task, identity: Identity, cluster: Cluster) -> None:
-        self.task, self._identity, self._cluster = task, identity, cluster
-        self._names = cluster.parties
+    def __init__(self, task: Task, identity: Identity, cluster: Cluster, kept: Kept) -> None:
+        self.task, self._identity, self._cluster, self._kept = task, identity, cluster, kept
+        self._names = task.parties
         self._rank = self._names.index(identity.name)
         self._ops = task.plan.ops()
         self.links = Links(identity.name, self.describe, task.deadline_s)
-        self._hellos = {name: self._hello() for name in self._names if name != identity.name}
+        self._hellos = {name: self._hello(name) for name in self._names if name != identity.name}
         self._theirs: dict[int, peer_pb2.Hello] = {}  # by rank
+        self._tags: dict[str, str] = {}  # by peer: what it and this node alone know of this attempt
         self._changed = Condition()  # guards all below, and _theirs
         self._events: list[node_pb2.NodeEvent] = []
         self._progress = node_pb2.Progress()  # the latest; no need to keep the others
@@ -156,7 +166,7 @@ class Attempt:
                 self._changed.notify_all()
 
     # ---- for the peers ---------------------------------------------------------------------------------------------
-    def _hello(self) -> peer_pb2.Hello:
+    def _hello(self, peer: str) -> peer_pb2.Hello:
         return peer_pb2.Hello(
             job=self.task.run.job,
             attempt=self.task.run.attempt,
@@ -165,11 +175,12 @@ class Attempt:
             protocol=self._cluster.protocol,
             cluster_digest=self._cluster.digest(),
             seed=os.urandom(SEED_BYTES),
+            kept=self.task.tags.get(peer, b""),
         )
 
     def accept(self, peer: str, link: GrpcLink, theirs: peer_pb2.Hello) -> bool:
         """Take a stream that a peer of a lower rank has opened; False if it has one already, or is to be dialled."""
-        rank = self._names.index(peer)
+        rank = self._names.index(peer) if peer in self._names else self._rank
         if rank >= self._rank or not self.links.add(rank, link):
             return False
         link.greet(self._hellos[peer])  # whatever comes of it, so that both sides can say what differs
@@ -178,10 +189,13 @@ class Attempt:
 
     def _meet(self, rank: int, theirs: peer_pb2.Hello) -> None:
         """Compare greetings; a difference ends the attempt."""
+        mine, name = self._hellos[self._names[rank]], self._names[rank]
         try:
-            check_hello(self._hellos[self._names[rank]], theirs, self._names[rank])
+            check_hello(mine, theirs, name)
         except LinkError as error:
             self.links.blame(error.peer, error.why)
+        if mine.kept != theirs.kept:
+            self.links.blame(name, "its shares of a kept value are of another making: make the value anew")
         with self._changed:
             self._theirs[rank] = theirs
             self._changed.notify_all()
@@ -198,6 +212,7 @@ class Attempt:
                 log.info("%s: connected to %s", self.task.run, ", ".join(self._hellos))
                 kernel = execute(party, protocols.get(self._cluster.protocol), self.task.plan, hooks)
                 self._seal(drive(kernel, self.links, traffic))
+            self._hold(hooks.stored)
             last.finished.CopyFrom(self._finished(time.perf_counter() - started, traffic, hooks))
             log.info("%s: finished in %.1f s", self.task.run, last.finished.seconds)
         except Ended as error:
@@ -207,7 +222,7 @@ class Attempt:
         finally:  # an attempt without a last event would be waited for
             if last.WhichOneof("event") is None:
                 last.failed.cause = f"{self._identity.name} failed after the computation: see its log"
-            self.task = self.task._replace(inputs={}, keys={})  # the record is kept, the data not
+            self.task = self.task._replace(inputs={}, keys={}, kept={})  # the record is kept, the data not
             self._emit(last, last=True)
 
     def _connect(self, channels: ExitStack) -> Party:
@@ -232,7 +247,9 @@ class Attempt:
         for rank, name in enumerate(self._names):
             if rank != self._rank and rank not in theirs:
                 raise LinkError(name, "the start", f"it has not connected within {patience_s:g} s")
-        return Party(self._rank, self._names, {rank: self._key(rank, hello) for rank, hello in theirs.items()})
+        keys = {rank: self._key(rank, hello) for rank, hello in theirs.items()}
+        self._tags = {self._names[rank]: key_tag(key).hex() for rank, key in keys.items()}
+        return Party(self._rank, self._names, keys, guests=len(self._names) - len(self._cluster.parties))
 
     def _complete(self) -> bool:
         return len(self._theirs) == len(self._names) - 1 or self.links.why is not None
@@ -249,6 +266,21 @@ class Attempt:
             low=self._names[low],
             high=self._names[high],
         )
+
+    def _hold(self, stored: Mapping[Slot, Array]) -> None:
+        """Write this party's shares of what the job keeps: they count once every node has come so far."""
+        run, computing = self.task.run, self._cluster.parties
+        tags = {peer: tag for peer, tag in self._tags.items() if peer in computing}
+        try:
+            for making in self.task.makings:
+                arrays = {leaf.path: stored[making.name, leaf.path] for leaf in making.leaves}
+                header = Header(
+                    making=making, party=self._identity.name, parts=len(arrays[making.leaves[0].path]), tags=tags
+                )
+                self._kept.hold(header, arrays)
+        except MpcError as error:
+            self._kept.drop(*run)
+            raise Ended(Cause(f"{self._identity.name} cannot keep its shares: {error}")) from error
 
     def _seal(self, results: dict[str, Array]) -> None:
         """Report this party's part of each output, readable by its recipients only."""

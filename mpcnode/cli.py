@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from mpcnode.cluster import Cluster
 from mpcnode.datasets import Datasets, Entry
 from mpcnode.errors import ConfigError, MpcError
 from mpcnode.identity import ANYONE, DEFAULT_DAYS, Card, create_identity, fingerprint, load_identity, split_address
+from mpcnode.kept import Kept
 
 WITH_PARENT = "MPCNODE_WITH_PARENT"  # environment: end when standard input closes
 
@@ -29,6 +31,8 @@ app = typer.Typer(
 )
 data = typer.Typer(help="The datasets that this node brings to computations.", no_args_is_help=True)
 app.add_typer(data, name="data")
+kept = typer.Typer(help="The values that this node has shares of, for later jobs.", no_args_is_help=True)
+app.add_typer(kept, name="kept")
 
 Dir = Annotated[
     Path, typer.Option("--dir", envvar="MPCNODE_DIR", help="The identity's folder.", show_default="the current folder")
@@ -36,6 +40,8 @@ Dir = Annotated[
 ClusterFile = Annotated[
     Path, typer.Option("--cluster", envvar="MPCNODE_CLUSTER", help="The file with the cards and roles of all members.")
 ]
+
+KeptName = Annotated[str, typer.Argument(metavar="NAME", help="The kept value's name.")]
 
 
 def run(command: typer.Typer, program: str) -> None:
@@ -201,6 +207,9 @@ def data_add(
         str | None,
         typer.Option(metavar="COL", help="Make the group 'label' of this column, and 'features' of all others."),
     ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Jobs may keep what they compute from it, as shares, for later jobs.")
+    ] = False,
     columns: Annotated[
         str | None, typer.Option(metavar="COL,COL", help="Names for a file without: NPY, or CSV without header.")
     ] = None,
@@ -227,6 +236,7 @@ def data_add(
         label=label,
         key=key,
         replace=replace,
+        keep=keep,
     )
     keyed = f" in the order of {key}, which stays here" if key is not None else ""
     print(f"added {identity.name}/{name}: {schema.rows} rows, {len(schema.columns)} columns{keyed}")
@@ -240,10 +250,11 @@ def data_list(
     """List the datasets, or the columns of one."""
     datasets = Datasets(load_identity(folder).folder)
     if name is None:
-        table = Table("dataset", "rows", "columns", "groups", "for", "file")
+        table = Table("dataset", "rows", "columns", "groups", "for", "kept", "file")
         for entry in datasets.entries():
             counts = ", ".join(f"{group} ({len(members)})" for group, members in entry.groups.items())
-            cells = (entry.name, f"{entry.rows}", f"{len(entry.columns)}", counts, ", ".join(entry.recipients))
+            may = "may be" if entry.keep else ""
+            cells = (entry.name, f"{entry.rows}", f"{len(entry.columns)}", counts, ", ".join(entry.recipients), may)
             table.add_row(*map(escape, cells), escape(entry.path))
     else:
         table = _columns_table(datasets.entry(name))
@@ -259,6 +270,64 @@ def data_remove(
     identity = load_identity(folder)
     Datasets(identity.folder).remove(name)
     print(f"removed {identity.name}/{name}; its file is untouched")
+
+
+@kept.command("list")
+def kept_list(folder: Dir = Path()) -> None:
+    """List the values that this node has shares of, and what it allows to be learned from them."""
+    values = Kept(load_identity(folder))
+    terms = {entry.name: entry for entry in values.entries()}
+    table = Table("value", "made by", "at", "arrays", "numbers", "for", "programs", "state")
+    for making, counts in values.makings():
+        entry = terms.get(making.name) if counts else None
+        cells = (
+            making.name,
+            making.run,
+            f"{datetime.fromtimestamp(making.kept_at).astimezone():%Y-%m-%d %H:%M}",
+            f"{len(making.leaves)}",
+            f"{sum(leaf.type.size for leaf in making.leaves):,}",
+            ", ".join(entry.recipients) if entry else "",
+            ", ".join(program[:12] for program in entry.programs) if entry else "",
+            "kept" if counts else "not confirmed",
+        )
+        table.add_row(*map(escape, cells))
+    wide_console().print(table)
+
+
+@kept.command("allow")
+def kept_allow(
+    name: KeptName,
+    *,
+    programs: Annotated[
+        list[str] | None,
+        typer.Option("--program", metavar="DIGEST", help="A program that may reveal what it says; repeatable."),
+    ] = None,
+    recipients: Annotated[
+        list[str] | None,
+        typer.Option("--for", help="Who may learn what any program computes from it, even all of it; repeatable."),
+    ] = None,
+    folder: Dir = Path(),
+) -> None:
+    """Allow jobs to reveal what they compute from a kept value: one program, or all that is for somebody."""
+    if not programs and not recipients:
+        raise ConfigError("say what to allow: --program DIGEST, or --for NAME")
+    entry = Kept(load_identity(folder)).allow(name, recipients or (), programs or ())
+    print(f"{name} is for {', '.join(entry.recipients) or 'nobody'}, and may be used by {len(entry.programs)} programs")
+
+
+@kept.command("forbid")
+def kept_forbid(name: KeptName, folder: Dir = Path()) -> None:
+    """Take back all that was allowed: no job may reveal anything computed from a kept value."""
+    Kept(load_identity(folder)).forbid(name)
+    print(f"nothing computed from {name} may be revealed any more")
+
+
+@kept.command("remove")
+def kept_remove(name: KeptName, folder: Dir = Path()) -> None:
+    """Delete this node's shares of a kept value: no job can use it any more."""
+    identity = load_identity(folder)
+    Kept(identity).remove(name)
+    print(f"removed {identity.name}'s shares of {name}")
 
 
 def listening_address(card: Card) -> str:

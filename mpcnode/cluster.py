@@ -107,6 +107,20 @@ class Cluster(BaseModel):
         """The members that can be reached, computing parties, coordinator and further owners alike."""
         return tuple(card for card in self.cards if card.address is not None)
 
+    @property
+    def owners(self) -> tuple[str, ...]:
+        """Who can bring data to a job, computing or not: everybody who serves but the helper, who knows all masks, and
+        the coordinator.
+        """
+        evaluators = self.evaluators
+        served = (card.name for card in self.servers)
+        return (*evaluators, *(n for n in served if n not in (*evaluators, self.helper, self.coordinator)))
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Who can have a part in a job: those who compute, and the other owners."""
+        return (*self.parties, *(name for name in self.owners if name not in self.parties))
+
     def card(self, name: str) -> Card:
         """The card of the member `name`; ConfigError if there is none."""
         for card in self.cards:

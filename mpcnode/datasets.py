@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from mpcnode import tables, tomlfile
 from mpcnode.errors import ConfigError, DataError
 from mpcnode.identity import ANYONE, Name, check_name
+from mpcnode.policy import Terms
 
 LABEL, FEATURES = "label", "features"
 REGISTRY = "datasets.toml"
@@ -80,6 +81,7 @@ class Entry(Schema):
     key_place: int | None = None  # where among these names the key stands
     keys_sha256: str | None = None  # of the keys, in order: see `keys_digest`
     recipients: tuple[Recipient, ...] = Field(validation_alias="for", serialization_alias="for", min_length=1)
+    keep: bool = False  # what is computed from it may be kept, as shares, for later jobs
 
     def schema_only(self) -> Schema:
         """Without path, hash and policy."""
@@ -131,6 +133,10 @@ class Datasets:
         """For each dataset, who may learn something computed from it: what `policy.check` asks for."""
         return {entry.name: frozenset(entry.recipients) for entry in self.entries()}
 
+    def terms(self) -> dict[str, Terms]:
+        """For each dataset, what its owner allows."""
+        return {entry.name: Terms(frozenset(entry.recipients), entry.keep) for entry in self.entries()}
+
     def add(
         self,
         name: str,
@@ -142,6 +148,7 @@ class Datasets:
         label: str | None = None,
         key: str | None = None,
         replace: bool = False,
+        keep: bool = False,
     ) -> Schema:
         """Check every value of `file` and register it; the file is neither copied nor moved.
 
@@ -149,8 +156,9 @@ class Datasets:
         none.  `groups` are names for sets of columns, in which * and ? match as in a shell; `label` puts one column
         into the group "label" and all others into "features".  `key` names the column that says whom a row is about,
         whole numbers or text, no two alike: rows are used in the order of their keys, and the keys themselves for
-        nothing but making sure that another owner's rows are of the same ones.  DataError says what is wrong,
-        ConfigError which name.
+        nothing but making sure that another owner's rows are of the same ones.  `keep`: jobs may keep what they
+        compute from it, as shares that later jobs load; each node's own terms then say what those may reveal
+        (policy.py).  DataError says what is wrong, ConfigError which name.
         """
         path = Path(file)
         if not recipients:
@@ -181,6 +189,7 @@ class Datasets:
             key_place=columns.index(key) if columns is not None and key is not None else None,
             keys_sha256=keys_digest(keys).hex() if keys is not None else None,
             recipients=tuple(dict.fromkeys(recipients)),
+            keep=keep,
         )
         self._save([*others, entry])
         return entry.schema_only()

@@ -34,6 +34,13 @@ class Hooks:
         """Of this party's own data for an `input` that is joined: a digest of whom its rows are about, in order."""
         raise LookupError(f"no keys for {op.text('owner')}/{op.text('dataset')}")
 
+    def load(self, op: Op) -> Array:
+        """This party's kept parts of a sharing, for a `load`: [parts, *shape], uint64, or uint8 for bits."""
+        raise LookupError(f"no kept value {op.text('kept')}")
+
+    def store(self, op: Op, sharing: Array) -> None:
+        """Keep this party's parts of a sharing, for a `store`; they may be a view."""
+
     def step(self, done: int, total: int) -> None:
         """Iterations of outermost loops that are done, out of all there are."""
 
@@ -101,7 +108,8 @@ class Run(NamedTuple):
 
 
 async def execute(party: Party, protocol: Protocol, graph: Graph | Plan, hooks: Hooks) -> dict[str, Array]:
-    """Run a graph that `verify` has passed; this party's part of every revealed output, by name ({} at a helper).
+    """Run a graph that `verify` has passed; this party's part of every revealed output, by name ({} at a helper and at
+    a guest, who shares its inputs and is done).
 
     Stops for exchanges only (see rounds.py).  Raises what the hooks and the driver raise, and DataError where joined
     inputs have other rows.
@@ -109,8 +117,20 @@ async def execute(party: Party, protocol: Protocol, graph: Graph | Plan, hooks: 
     plan = graph if isinstance(graph, Plan) else Plan(graph)
     await match_rows(party, joins(plan.graph, plan.numbers), hooks.keys)
     run = Run(party, protocol, hooks, {}, [0, plan.steps])
-    await _sweep(run, plan, (), 0)
+    if party.rank < party.computing:
+        await _sweep(run, plan, (), 0)
+    else:
+        await _contribute(run, plan)
     return run.results
+
+
+async def _contribute(run: Run, plan: Plan) -> None:
+    """A guest's part: its inputs, in the order in which everybody's sweep starts them."""
+    for number, op in zip(plan.numbers, plan.graph.ops, strict=True):
+        if op.name == "input" and run.party.names.index(op.text("owner")) == run.party.rank:
+            run.hooks.enter(number, op)
+            await _input(run, run.party.at(number), op)
+            run.hooks.leave(number)
 
 
 async def _sweep(run: Run, plan: Plan, params: Sequence[Array], step: int, outermost: bool = True) -> list[Array]:
@@ -204,6 +224,11 @@ class _Frame:
             case "reveal":
                 _reveal(run, call.p, op, call.defs[0], call.args[0])
                 return Finished(call.args[0])
+            case "load":
+                return Finished(_loaded(run, call.p, op))
+            case "store":
+                run.hooks.store(op, call.args[0])
+                return Finished(call.args[0])
         return INTERACTIVE[op.name](call)
 
     def finish(self, i: int, value: Any) -> list[int]:
@@ -233,6 +258,15 @@ def _input(run: Run, p: Place, op: Op) -> Kernel[Array]:
         "the data is not of the input's type"
     )
     return run.protocol.share(p, owner, op.type.shape, value)
+
+
+def _loaded(run: Run, p: Place, op: Op) -> Array:
+    sharing = run.hooks.load(op)
+    dtype = np.uint8 if op.type.kind is Kind.BIT else np.uint64
+    assert sharing.shape == (run.protocol.parts(p), *op.type.shape) and sharing.dtype == dtype, (
+        "what was kept is not of the type that is loaded"
+    )
+    return sharing
 
 
 def _reveal(run: Run, p: Place, op: Op, source: Op, x: Array) -> None:

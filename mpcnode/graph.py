@@ -226,6 +226,26 @@ def _reveal(args: Sequence[Op], op: Op) -> Type:
     return args[0].type
 
 
+def _store(args: Sequence[Op], op: Op) -> Type:
+    """The shares are kept at the parties: as one array, at `path`, of the value `kept`.  `to`: who may learn what later
+    jobs compute from it; `dtype`: what the array is to a program that loads it.
+    """
+    t = args[0].type
+    _need(t.kind in (ARITH, BIT), "keeps shared values only: lift a public one first")
+    _need(bool(op.text("kept")), "names no kept value")
+    fits = {"float32": t.kind is ARITH, "int32": t.kind is ARITH and t.frac == 0, "bool": t.kind is BIT}
+    _need(fits.get(op.text("dtype"), False), f"keeps {t} as {op.text('dtype')!r}")
+    _need(op.integer("replace") in (0, 1), "replace must be 0 or 1")
+    return t
+
+
+def _load(args: Sequence[Op], op: Op) -> Type:
+    """The kept shares of one array of a value, which `run` (JOB/ATTEMPT) made."""
+    _need(op.type.kind in (ARITH, BIT), "loads shared values only")
+    _need(bool(op.text("kept") and op.text("run")), "names no kept value and the run that made it")
+    return op.type
+
+
 def _reshape(args: Sequence[Op], op: Op) -> Type:
     t, shape = args[0].type, op.integers("shape")
     _need(math.prod(shape) == t.size, f"{list(t.shape)} has not the elements of {list(shape)}")
@@ -460,7 +480,7 @@ def _loop(args: Sequence[Op], op: Op) -> Type:
     params = types[: consts + carry] + [t._replace(shape=t.shape[1:]) for t in types[consts + carry :]]
     body = op.body
     _need(len(body.outputs) >= carry, "returns fewer values than it carries")
-    for name in ("input", "reveal"):
+    for name in ("input", "reveal", "store", "load"):
         _need(all(o.name != name for o in body.ops), f"{name} stands outside of loops only")
     found = [o for o in body.ops if o.name == "param"]
     _need(
@@ -506,6 +526,8 @@ OPS: dict[str, Row] = {
     "param": Row(0, {"index": int}, _declared),
     "lift": Row(1, {"kind": str}, _lift),
     "reveal": Row(1, {"to": STRS, "name": str}, _reveal),
+    "store": Row(1, {"kept": str, "path": STRS, "dtype": str, "to": STRS, "replace": int}, _store),
+    "load": Row(0, {"kept": str, "run": str, "path": STRS}, _load),
     # structure
     "reshape": Row(1, {"shape": INTS}, _reshape),
     "transpose": Row(1, {"perm": INTS}, _transpose),
@@ -589,6 +611,15 @@ def verify(graph: Graph) -> None:
     names = [op.text("name") for op in graph.ops if op.name == "reveal" and isinstance(op.attrs.get("name"), str)]
     _need(len(names) == len(set(names)), "two outputs share a name")
     _verify(graph, "", 0)
+    _check_stores([op for op in graph.ops if op.name == "store"])
+
+
+def _check_stores(stores: Sequence[Op]) -> None:
+    """What is kept under one name is one value: its arrays have places of their own, and the same terms."""
+    places = [(op.text("kept"), op.texts("path")) for op in stores]
+    _need(len(places) == len(set(places)), "two kept arrays share a place")
+    terms = {(op.text("kept"), op.texts("to"), op.integer("replace")) for op in stores}
+    _need(len(terms) == len({name for name, _ in places}), "the arrays of a kept value differ in who may use it")
 
 
 def _verify(graph: Graph, path: str, depth: int) -> int:

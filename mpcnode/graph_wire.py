@@ -61,6 +61,11 @@ def type_to_wire(type_: Type) -> graph_pb2.Type:
     return graph_pb2.Type(kind=_KINDS[type_.kind], frac=type_.frac, shape=type_.shape)
 
 
+def type_from_wire(message: graph_pb2.Type) -> Type:
+    """The type of a message.  Raises GraphError for what is none."""
+    return _type(message, "a type")
+
+
 def _write_attr(value: Attr, attr: graph_pb2.Attr) -> None:
     if isinstance(value, Graph):  # before tuple, which a Graph is as well
         attr.graph.SetInParent()

@@ -31,14 +31,20 @@ def pair_key(low_seed: bytes, high_seed: bytes, *, job: str, attempt: int, low: 
     return HKDF(SHA256(), 16, salt=None, info=info).derive(low_seed + high_seed)
 
 
+def key_tag(key: bytes) -> bytes:
+    """32 bytes that name a pair key to who has it, and say nothing of it to anybody else."""
+    return HKDF(SHA256(), 32, salt=None, info=b"mpcnode pair key tag").derive(key)
+
+
 class Party:
     """One party of a run.  rank: its number; names: all parties by rank; keys: the 16-byte key shared with each other
-    rank.
+    rank; guests: how many of the last ranks bring data and compute nothing.
     """
 
-    def __init__(self, rank: int, names: Sequence[str], keys: Mapping[int, bytes]) -> None:
+    def __init__(self, rank: int, names: Sequence[str], keys: Mapping[int, bytes], guests: int = 0) -> None:
         self.rank = rank
         self.names = tuple(names)
+        self.computing = len(names) - guests
         self._prgs = {peer: Prg(key) for peer, key in keys.items()}
 
     def __repr__(self) -> str:  # never the keys
@@ -74,8 +80,8 @@ class Place:
 
     @property
     def size(self) -> int:
-        """Parties of the run."""
-        return len(self.party.names)
+        """Parties that compute."""
+        return self.party.computing
 
     def common(self, peer: int, purpose: int, out: Array) -> Array:
         """Fill `out` (C-contiguous) with what this party and `peer` alone know for `purpose`.  Raises OverflowError for

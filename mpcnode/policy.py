@@ -1,32 +1,68 @@
 """Who may learn what: each owner checks, before a job runs, where its own datasets would flow.
 
-`taints` follows every dataset through the graph to the outputs that depend on it, and `check` holds them against the
-owner's list of recipients.  Every owner checks for itself, so nobody needs to trust the coordinator in this.
+`taints` follows every dataset, and every kept value that a job loads, through the graph to the outputs that depend on
+it, and `check` holds them against the owner's list of recipients.  Every owner checks for itself, so nobody needs to
+trust the coordinator in this.
+
+What is kept is told to nobody; but a later job may reveal it, or what it computes from it.  So a dataset says whether
+it may go into kept values at all, `check_keeping`; and every evaluator holds terms for each kept value, `check_kept`:
+who may learn what any program makes of it, and which programs, by digest, may reveal what they say.  At first nobody
+and none, unless the job that kept it named recipients, for each of whom every owner's data then must be.
 
 A dependence counts however small: an average over a million rows is still "computed from" them.
 """
 
 from collections.abc import Mapping, Set
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from mpcnode.errors import PolicyError
 from mpcnode.graph import Graph, Op
 from mpcnode.identity import ANYONE
 
-Source: TypeAlias = tuple[str, str]  # owner, dataset
+Source: TypeAlias = tuple[str, str]  # owner, dataset; or "", kept value
 _Mask: TypeAlias = int  # bit i: depends on source i, or in a loop's body on its parameter i
 _Masks: TypeAlias = list[_Mask]
 
 
 def taints(graph: Graph) -> dict[str, frozenset[Source]]:
     """For each output of a verified graph, the (owner, dataset) pairs that its value depends on."""
-    sources = list(dict.fromkeys(_source(op) for op in graph.ops if op.name == "input"))
+    found = _origins(graph)
+    return {op.text("name"): found[i] for i, op in enumerate(graph.ops) if op.name == "reveal"}
+
+
+class Keeping(NamedTuple):
+    """What a job would keep under a name: computed from what, and who may learn what is computed from it."""
+
+    sources: frozenset[Source]
+    recipients: tuple[str, ...]
+
+
+def keeps(graph: Graph) -> dict[str, Keeping]:
+    """What a verified graph keeps, by name."""
+    found = _origins(graph)
+    kept: dict[str, Keeping] = {}
+    for i, op in enumerate(graph.ops):
+        if op.name == "store":
+            before = kept.get(op.text("kept"), Keeping(frozenset(), ()))
+            kept[op.text("kept")] = Keeping(before.sources | found[i], op.texts("to"))
+    return kept
+
+
+def title(source: Source) -> str:
+    """A source, for people."""
+    return "/".join(source) if source[0] else f"kept {source[1]}"
+
+
+def _origins(graph: Graph) -> dict[int, frozenset[Source]]:
+    """What each `reveal` and `store` depends on, by its position."""
+    inputs = {i: _source(op) for i, op in enumerate(graph.ops) if op.name in ("input", "load")}
+    sources = list(dict.fromkeys(inputs.values()))
     bit = {source: 1 << i for i, source in enumerate(sources)}
-    masks = _follow(graph, {i: bit[_source(op)] for i, op in enumerate(graph.ops) if op.name == "input"})
+    masks = _follow(graph, {i: bit[source] for i, source in inputs.items()})
     return {
-        op.text("name"): frozenset(source for source in sources if masks[i] & bit[source])
+        i: frozenset(source for source in sources if masks[i] & bit[source])
         for i, op in enumerate(graph.ops)
-        if op.name == "reveal"
+        if op.name in ("reveal", "store")
     }
 
 
@@ -60,8 +96,55 @@ def check(
                     )
 
 
+class Terms(NamedTuple):
+    """What this node allows of a dataset or a kept value.  keep: it may go into kept values; programs: digests."""
+
+    recipients: Set[str]
+    keep: bool = False
+    programs: Set[str] = frozenset()
+
+
+def check_keeping(keeping: Mapping[str, Keeping], datasets: Mapping[str, Terms], me: str) -> None:
+    """Refuse a job that keeps something computed from a dataset of `me` which may not be kept, or on wider terms."""
+    for name, (sources, recipients) in keeping.items():
+        for owner, dataset in sorted(sources):
+            if owner != me or dataset not in datasets:
+                continue
+            terms = datasets[dataset]
+            if not terms.keep:
+                raise PolicyError(
+                    f"the job would keep {name}, which is computed from {me}/{dataset}, and {me} does not allow that: "
+                    f"ask {me} to register {dataset} anew with `--replace --keep`"
+                )
+            for recipient in recipients:
+                if not {recipient, ANYONE} & terms.recipients:
+                    raise PolicyError(
+                        f"the job would keep {name} for {recipient}, and it is computed from {me}/{dataset}, which is "
+                        f"not for {recipient}: leave {recipient} out, or ask {me} to allow it with `--for {recipient}`"
+                    )
+
+
+def check_kept(graph: Graph, kept: Mapping[str, Terms], me: str) -> None:
+    """Refuse a job that reveals something computed from a kept value to whom this node has not allowed that, by
+    recipient or by program; or keeps it anew on wider terms.
+    """
+    program = graph.digest().hex()
+    told = [(f"output {name}", sources, recipients(graph)[name]) for name, sources in taints(graph).items()]
+    told += [(f"{name}, to be kept,", keeping.sources, keeping.recipients) for name, keeping in keeps(graph).items()]
+    for what, sources, whom in told:
+        for owner, name in sorted(sources):
+            if owner or program in kept[name].programs:
+                continue
+            for recipient in whom:
+                if not {recipient, ANYONE} & kept[name].recipients:
+                    raise PolicyError(
+                        f"{what} is computed from the kept {name} and would go to {recipient}, which {me} does not "
+                        f"allow: to allow this program alone, `mpcnode kept allow {name} --program {program}` at {me}"
+                    )
+
+
 def _source(op: Op) -> Source:
-    return op.text("owner"), op.text("dataset")
+    return ("", op.text("kept")) if op.name == "load" else (op.text("owner"), op.text("dataset"))
 
 
 def _follow(graph: Graph, inputs: Mapping[int, _Mask]) -> _Masks:

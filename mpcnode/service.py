@@ -18,14 +18,16 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from mpcnode import doctor, kernels, tls
-from mpcnode.admission import Run, admit, run_of
+from mpcnode.admission import Holdings, Run, admit, run_of
 from mpcnode.attempt import Attempt
 from mpcnode.cluster import Cluster
 from mpcnode.datasets import Datasets, Schema
 from mpcnode.errors import ConfigError, LinkError, MpcError
 from mpcnode.graph import GraphError
+from mpcnode.graph_wire import type_to_wire
 from mpcnode.grpc_links import METHOD, GrpcLink
 from mpcnode.identity import Identity
+from mpcnode.kept import Kept, Making
 from mpcnode.links import Cause
 from mpcnode.streams import Listener, ServerStream
 from mpcnode.wire import node_pb2, node_pb2_grpc
@@ -54,7 +56,7 @@ class Attempts:
 
     def __init__(self, identity: Identity, cluster: Cluster, deadline_s: float) -> None:
         self._identity, self._cluster, self._deadline_s = identity, cluster, deadline_s
-        self._datasets = Datasets(identity.folder)
+        self.holdings = Holdings(Datasets(identity.folder), Kept(identity))
         self._lock = Lock()  # guards all below
         self._records: dict[Run, Attempt] = {}  # the oldest first; the last may be under way
         self._accepted: set[Run] = set()
@@ -68,9 +70,8 @@ class Attempts:
             request.deadline_s = self._deadline_s
         self._reserve(run)
         try:
-            attempt = Attempt(
-                admit(request, self._cluster, self._datasets, self._identity.name), self._identity, self._cluster
-            )
+            task = admit(request, self._cluster, self.holdings, self._identity.name)
+            attempt = Attempt(task, self._identity, self._cluster, self.holdings.kept)
         finally:
             with self._lock:
                 self._preparing = False
@@ -138,12 +139,12 @@ class NodeService(node_pb2_grpc.NodeServicer):
     """For the coordinator."""
 
     def __init__(self, identity: Identity, attempts: Attempts) -> None:
-        self._datasets, self._attempts = Datasets(identity.folder), attempts
+        self._holdings, self._attempts = attempts.holdings, attempts
         self._watchers = BoundedSemaphore(WATCHERS)
 
     def Schemas(self, request: node_pb2.SchemasRequest, context: grpc.ServicerContext) -> node_pb2.SchemasReply:
         """Names, types and row counts of this node's datasets."""
-        return node_pb2.SchemasReply(schemas=map(describe, self._datasets.schemas()))
+        return node_pb2.SchemasReply(schemas=map(describe, self._holdings.datasets.schemas()))
 
     def Prepare(self, request: node_pb2.PrepareRequest, context: grpc.ServicerContext) -> node_pb2.PrepareReply:
         """Check a program and read the data for it."""
@@ -168,11 +169,42 @@ class NodeService(node_pb2_grpc.NodeServicer):
 
     def Abort(self, request: node_pb2.AbortRequest, context: grpc.ServicerContext) -> node_pb2.AbortReply:
         """End an attempt, and answer when it has ended."""
-        attempt = self._attempts.get(request.job, request.attempt)
-        attempt.abort(request.cause or "the coordinator ended it")
-        if not attempt.ended.wait(RELEASE_S):
-            raise Refused(grpc.StatusCode.DEADLINE_EXCEEDED, f"{attempt.task.run} has not ended for {RELEASE_S:g} s")
+        run = run_of(request.job, request.attempt)
+        try:
+            attempt = self._attempts.get(*run)
+            attempt.abort(request.cause or "the coordinator ended it")
+            if not attempt.ended.wait(RELEASE_S):
+                raise Refused(grpc.StatusCode.DEADLINE_EXCEEDED, f"{run} has not ended for {RELEASE_S:g} s")
+        finally:  # also what it held of an attempt that it has forgotten since
+            self._holdings.kept.drop(*run)
         return node_pb2.AbortReply()
+
+    def Kept(self, request: node_pb2.KeptRequest, context: grpc.ServicerContext) -> node_pb2.KeptReply:
+        """Names and types of the values that this node has shares of."""
+        return node_pb2.KeptReply(kept=[_to_wire(*found) for found in self._holdings.kept.makings()])
+
+    def Keep(self, request: node_pb2.KeepRequest, context: grpc.ServicerContext) -> node_pb2.KeepReply:
+        """Every node is done with an attempt: its shares count."""
+        run = run_of(request.job, request.attempt)
+        for name in self._holdings.kept.confirm(*run):
+            log.info("%s: keeps %s", run, name)
+        return node_pb2.KeepReply()
+
+
+def _to_wire(making: Making, counts: bool) -> node_pb2.Kept:
+    leaves = [node_pb2.Leaf(path=leaf.path, type=type_to_wire(leaf.type), dtype=leaf.dtype) for leaf in making.leaves]
+    return node_pb2.Kept(
+        name=making.name,
+        job=making.job,
+        attempt=making.attempt,
+        program=making.program,
+        protocol=making.protocol,
+        parties=making.parties,
+        leaves=leaves,
+        recipients=making.recipients,
+        kept_at=making.kept_at,
+        counts=counts,
+    )
 
 
 class PeerService:
@@ -202,12 +234,12 @@ class PeerService:
 
     def _admit(self, stream: ServerStream) -> GrpcLink:
         peer = tls.member(stream.auth(), self._cluster).name
-        if peer not in self._cluster.parties:
+        if peer not in self._cluster.nodes:
             log.warning("refused a stream of %s", peer)
             raise Refused(grpc.StatusCode.PERMISSION_DENIED, f"{peer} has no part in this call")
         with self._lock:
             self._links = [link for link in self._links if link.alive]
-            if len(self._links) >= STREAMS * len(self._cluster.parties):
+            if len(self._links) >= STREAMS * len(self._cluster.nodes):
                 raise Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams are open")
             link = GrpcLink(peer, stream)
             self._links.append(link)
@@ -311,12 +343,14 @@ class Server:
     """A node that serves from `start` to `stop`.  Port 0 takes a free one, which `port` then says."""
 
     def __init__(self, identity: Identity, cluster: Cluster, *, listen: str, deadline_s: float = 60.0) -> None:
-        """ConfigError if the identity does not compute in this cluster, or the address is not free."""
-        if identity.name not in cluster.parties:
-            raise ConfigError(f"{identity.name} does not compute in {cluster.name}: it is neither evaluator nor helper")
+        """ConfigError if the identity can have no part in a job of this cluster, or the address is not free."""
+        if identity.name not in cluster.nodes:
+            raise ConfigError(
+                f"{identity.name} has no part in the jobs of {cluster.name}: it coordinates, or its card has no address"
+            )
         self._attempts = Attempts(identity, cluster, deadline_s)
         self._health = health.HealthServicer()
-        self._pool = ThreadPoolExecutor(CALLS + STREAMS * len(cluster.parties), thread_name_prefix="serve")
+        self._pool = ThreadPoolExecutor(CALLS + STREAMS * len(cluster.nodes), thread_name_prefix="serve")
         self._server = grpc.server(
             self._pool,
             options=tls.SERVER_OPTIONS,
@@ -351,7 +385,7 @@ def serve(identity: Identity, cluster: Cluster, *, listen: str, threads: int, de
     """Serve until SIGTERM or Ctrl-C.
 
     listen: HOST:PORT; threads: for computing; deadline_s: of every single wait for a peer, for a job that names none.
-    ConfigError if the identity does not compute in this cluster, or the address is not free.
+    ConfigError if the identity can have no part in a job of this cluster, or the address is not free.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     kernels.set_threads(threads)

@@ -7,8 +7,8 @@ lets a hook see, change or drop every message.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -98,9 +98,9 @@ class _Wires:
         return sorted(channel for channel, queue in self._queues.items() if queue)
 
 
-def run(kernels: Sequence[Kernel[T]], tap: Tap | None = None) -> tuple[list[T], Traffic]:
+def run(kernels: Sequence[Kernel[T]], tap: Tap | None = None, guests: int = 0) -> tuple[list[T], Traffic]:
     """Step the parties' coroutines until all have returned.  Raises OutOfStep when they cannot go on or were not in
-    step.
+    step; the last `guests` of them keep no step.
     """
     wires = _Wires(tap)
     results: dict[int, T] = {}
@@ -133,7 +133,7 @@ def run(kernels: Sequence[Kernel[T]], tap: Tap | None = None) -> tuple[list[T], 
     finally:
         for kernel in kernels:
             kernel.close()
-    if len(set(rounds)) != 1:
+    if len(set(rounds[: len(rounds) - guests])) != 1:
         raise OutOfStep(f"the parties stopped for {rounds} rounds")
     if left := wires.leftover():
         raise OutOfStep(f"nobody took what came by (source, target, dealt): {left}")
@@ -143,16 +143,30 @@ def run(kernels: Sequence[Kernel[T]], tap: Tap | None = None) -> tuple[list[T], 
 Numbers = npt.NDArray[Any]
 
 
+Slot: TypeAlias = tuple[str, tuple[str, ...]]  # of a kept array: the value's name and the array's path in it
+
+
 class Result(NamedTuple):
+    """outputs: by name; kept: what a recipient would have learned of what was kept instead."""
+
     outputs: dict[str, Numbers]
     traffic: Traffic
+    kept: dict[Slot, Numbers]
 
 
 class SimulatedHooks(Hooks):
-    """Reads inputs from `data`: (owner, dataset) -> {column: numbers}, or numbers [rows, columns of the input]."""
+    """Reads inputs from `data`: (owner, dataset) -> {column: numbers}, or numbers [rows, columns of the input]; and
+    kept arrays from `kept`, by name and path, which `share` makes a sharing of (the default: cleartext's).
+    """
 
-    def __init__(self, data: Mapping[tuple[str, str], Numbers | Mapping[str, Numbers]]) -> None:
-        self._data = data
+    def __init__(
+        self,
+        data: Mapping[tuple[str, str], Numbers | Mapping[str, Numbers]],
+        kept: Mapping[Slot, Numbers] | None = None,
+        share: Callable[[Array], Array] = lambda value: value[None],
+    ) -> None:
+        self._data, self._kept, self._share = data, kept or {}, share
+        self.stored: dict[Slot, tuple[Type, Array]] = {}
 
     def read(self, op: Op) -> Array:
         found = self._data[op.text("owner"), op.text("dataset")]
@@ -164,6 +178,18 @@ class SimulatedHooks(Hooks):
     def keys(self, op: Op) -> bytes:
         return b"the rows of a simulation are in order"
 
+    def load(self, op: Op) -> Array:
+        found = np.asarray(self._kept[slot_of(op)])
+        return self._share(found.astype(np.uint8) if op.type.kind is Kind.BIT else ring.encode(found, op.type.frac))
+
+    def store(self, op: Op, sharing: Array) -> None:
+        self.stored[slot_of(op)] = op.type, sharing
+
+
+def slot_of(op: Op) -> Slot:
+    """Which kept array a `store` or `load` is about."""
+    return op.text("kept"), op.texts("path")
+
 
 def decode(raw: Array, type: Type) -> Numbers:
     """A combined output as numbers: bool for bits, int64 for binary point 0, else float64."""
@@ -172,11 +198,13 @@ def decode(raw: Array, type: Type) -> Numbers:
     return ring.decode(raw, type.frac) if type.frac else raw.view(np.int64)
 
 
-def parties(graph: Graph, protocol: protocols.Protocol, evaluators: int) -> list[str]:
-    """Names by rank: helpers, the owners that the graph names, and made-up evaluators up to the number asked for."""
+def parties(graph: Graph, protocol: protocols.Protocol, evaluators: int, guests: Collection[str] = ()) -> list[str]:
+    """Names by rank: helpers, the owners that the graph names, and made-up evaluators up to the number asked for;
+    without `guests`.
+    """
     names = [f"helper_{i}" if protocol.helpers > 1 else "helper" for i in range(protocol.helpers)]
     for op in graph.ops:
-        if op.name == "input" and op.text("owner") not in names:
+        if op.name == "input" and op.text("owner") not in (*names, *guests):
             names.append(op.text("owner"))
     while len(names) < protocol.helpers + evaluators:
         names.append(f"evaluator_{len(names)}")
@@ -192,25 +220,50 @@ def simulate(
     seed: bytes = b"simulation",
     tap: Tap | None = None,
     hooks: Callable[[int], Hooks] | None = None,
+    kept: Mapping[Slot, Numbers] | None = None,
+    guests: Sequence[str] = (),
 ) -> Result:
     """Run a verified graph with all parties in this thread and return its outputs as numbers.
 
-    `hooks(rank)` replaces a party's hooks (default: SimulatedHooks on `data`).  Masks follow from `seed`.
+    `hooks(rank)` replaces a party's hooks (default: SimulatedHooks on `data` and `kept`).  Masks follow from `seed`.
+    `guests` are owners who compute nothing.
     """
     rules = protocols.get(protocol)
-    names = parties(graph, rules, evaluators if rules.helpers else max(1, evaluators))
-    rules.check_size(len(names))
-    plan = Plan(graph)
+    computing = parties(graph, rules, evaluators if rules.helpers else max(1, evaluators), guests)
+    rules.check_size(len(computing))
+    plan, names = Plan(graph), [*computing, *guests]
     keys = seeded_keys(len(names), seed)
-    make = hooks or (lambda rank: SimulatedHooks(data))
-    parts, traffic = run([execute(Party(i, names, keys[i]), rules, plan, make(i)) for i in range(len(names))], tap)
+    members = [Party(i, names, keys[i], len(guests)) for i in range(len(names))]
+
+    def standard(rank: int) -> Hooks:
+        """A kept array stands there as if it had been shared with masks of zero, as `lift` does."""
+        at = members[rank].at(0)
+        zeros = rules.parts(at)
+        return SimulatedHooks(
+            data, kept, lambda value: rules.add_public(at, np.zeros((zeros, *value.shape), value.dtype), value)
+        )
+
+    made = [(hooks or standard)(rank) for rank in range(len(names))]
+    kernels = [execute(member, rules, plan, made[i]) for i, member in enumerate(members)]
+    parts, traffic = run(kernels, tap, len(guests))
+    parts, made = parts[: len(computing)], made[: len(computing)]
     outputs = {}
     for op in graph.ops:
         if op.name == "reveal":
             name = op.text("name")
             raw = rules.combine([part[name] for i, part in enumerate(parts) if not rules.is_helper(i)])
             outputs[name] = decode(raw, op.type)
-    return Result(outputs, traffic)
+    return Result(outputs, traffic, _opened(rules, members, made))
+
+
+def _opened(rules: protocols.Protocol, members: Sequence[Party], made: Sequence[Hooks]) -> dict[Slot, Numbers]:
+    """What the parties kept, as numbers, if their hooks are of the kind that remembers it."""
+    keeping = {i: hooks for i, hooks in enumerate(made) if isinstance(hooks, SimulatedHooks) and not rules.is_helper(i)}
+    found = {}
+    for number, (place, (type_, _)) in enumerate(next(iter(keeping.values())).stored.items() if keeping else ()):
+        parts = [rules.reveal(members[i].at(number), hooks.stored[place][1]) for i, hooks in keeping.items()]
+        found[place] = decode(rules.combine([np.asarray(part) for part in parts]), type_)
+    return found
 
 
 __all__ = [
@@ -225,4 +278,5 @@ __all__ = [
     "parties",
     "run",
     "simulate",
+    "slot_of",
 ]

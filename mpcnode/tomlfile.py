@@ -56,6 +56,8 @@ def sentence(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
     field = ""
     for part in first["loc"]:
+        if isinstance(part, str) and part.startswith("<"):  # which of several forms a field has
+            continue
         field += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if field else part
     limits = first.get("ctx", {})
     problem = {

@@ -8,22 +8,23 @@ primitive (`emit`, `lower.rules`).
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from traceback import walk_tb
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from coordinator import trees
 from coordinator.calibration import Calibration
 from coordinator.frontend.emit import Block
 from coordinator.frontend.flat import Flat, flatten, prune, user_line
 from coordinator.frontend.measured import Calibrated
 from coordinator.frontend.observe import check
 from coordinator.frontend.scope import Scope
-from coordinator.jobfile import Input, Piece
+from coordinator.jobfile import Input, Keep, KeptInput, Leaf, Piece
 from coordinator.lower.builder import Builder, Value
-from coordinator.lower.rules import INSTEAD, CompileError, Operand, Public, Site
+from coordinator.lower.rules import INSTEAD, CompileError, Operand, Site
 from mpcnode.graph import Graph, Kind, Type, verify
 from mpcnode.ring import FRAC
 
@@ -47,6 +48,8 @@ class Output(NamedTuple):
 
 
 class Traced(NamedTuple):
+    """outputs: what is revealed."""
+
     graph: Graph
     outputs: tuple[Output, ...]
 
@@ -58,44 +61,62 @@ def trace(
     frac: int = FRAC,
     calibration: Calibration | None = None,
     assume: bool = False,
+    *,
+    kept: Mapping[str, KeptInput] | None = None,
+    keeps: Mapping[str, Keep] | None = None,
 ) -> Traced:
     """The verified graph of `function` on these inputs.
 
     The function gets its inputs by name, if it has parameters of these names, else in their order; each is float32 or
-    int32, [rows, columns] or [rows].  It returns a dict with the names of `outputs`, which say who learns each; values
-    may be any pytrees.  calibration: what it has met sets binary points; `assume`: and is taken as certain.  Raises
-    CompileError for what cannot be computed on secret data, for what it raises, and for another program's calibration.
+    int32, [rows, columns] or [rows]; behind them come the kept ones, each in the dicts, lists and tuples it was kept
+    in.  It returns a dict with the names of `outputs`, which say who learns each, and of `keeps`, which nobody does;
+    values may be any pytrees.  calibration: what it has met sets binary points; `assume`: and is taken as certain.
+    Raises CompileError for what cannot be computed on secret data, for what it raises, and for another program's
+    calibration.
     """
-    flat, results = flat_of(function, inputs, outputs)
+    kept, keeps = kept or {}, keeps or {}
+    flat, structure = flat_of(function, inputs, (*outputs, *keeps), kept)
     if calibration is not None:
         check(calibration, flat, inputs)
     scope = Scope(frac, calibrated=Calibrated(calibration.seen, assume) if calibration else None)
     values = [_read(scope, f"in{k}", item) for k, item in enumerate(inputs.values())]
+    for item in kept.values():
+        values += jax.tree_util.tree_leaves(
+            whole(item, [_load(scope.builder, item, leaf) for leaf in item.leaves]), is_leaf=_is_value
+        )
     found = Block(scope, flat, values).run()
-    leaves = [
-        _reveal(scope, name, result, leaf, tuple(outputs[name.split("/")[0]]))
-        for (name, leaf), result in zip(results, found, strict=True)
-    ]
+    places = {name: iter(_places(name, structure[name])) for name in keeps}
+    leaves: list[Output] = []
+    for (name, leaf), result in zip(_leaves(structure), found, strict=True):
+        output = name.split("/")[0]
+        if output in keeps:
+            _store(scope, keeps[output], next(places[output]), result, leaf)
+        else:
+            leaves.append(_reveal(scope, name, result, leaf, tuple(outputs[output])))
     graph = scope.builder.graph()
     verify(graph)
     return Traced(graph, tuple(leaves))
 
 
 def flat_of(
-    function: Callable[..., Any], inputs: Mapping[str, Input], outputs: Mapping[str, Sequence[str]]
-) -> tuple[Flat, list[tuple[str, Any]]]:
-    """The function as a flat program, and the names and shapes of its results."""
-    shapes = [_shape(item) for item in inputs.values()]
-    call = _called_by(function, tuple(inputs))
+    function: Callable[..., Any],
+    inputs: Mapping[str, Input],
+    outputs: Collection[str],
+    kept: Mapping[str, KeptInput] | None = None,
+) -> tuple[Flat, Any]:
+    """The function as a flat program, and the pytree of its results' shapes."""
+    kept = kept or {}
+    loaded = [whole(item, [_struct(leaf) for leaf in item.leaves]) for item in kept.values()]
+    call = _called_by(function, (*inputs, *kept))
     try:
-        closed, structure = jax.make_jaxpr(call, return_shape=True)(*shapes)
+        closed, structure = jax.make_jaxpr(call, return_shape=True)(*(_shape(i) for i in inputs.values()), *loaded)
     except CompileError:
         raise  # it names its place
     except Exception as error:
         raise CompileError(_told(error)) from error
-    results = _named(structure, outputs, getattr(function, "__name__", "the function"))
+    _named(structure, outputs, getattr(function, "__name__", "the function"))
     flat, _ = prune(flatten(closed), [True] * len(closed.jaxpr.outvars))
-    return flat, results
+    return flat, structure
 
 
 def _told(error: Exception) -> str:
@@ -120,7 +141,30 @@ def _called_by(function: Callable[..., Any], names: tuple[str, ...]) -> Callable
     return function
 
 
-def _named(structure: Any, outputs: Mapping[str, Sequence[str]], who: str) -> list[tuple[str, Any]]:
+def whole(item: KeptInput, leaves: Sequence[Any]) -> Any:
+    """Arrays of a kept value, in the order of its leaves, in the tree that was kept."""
+    try:
+        return trees.build([(leaf.path, array) for leaf, array in zip(item.leaves, leaves, strict=True)])
+    except ValueError as error:
+        raise CompileError(f"the kept {item.name} cannot be put together: {error}") from error
+
+
+def _struct(leaf: Leaf) -> Any:
+    return jax.ShapeDtypeStruct(leaf.type.shape, np.dtype(leaf.dtype))  # type: ignore[no-untyped-call]
+
+
+def _is_value(node: Any) -> bool:
+    return isinstance(node, Value)
+
+
+def _places(name: str, tree: Any) -> list[trees.Path]:
+    try:
+        return list(trees.paths(tree))
+    except ValueError as error:
+        raise CompileError(f"output {name!r} cannot be kept: {error}") from error
+
+
+def _named(structure: Any, outputs: Collection[str], who: str) -> list[tuple[str, Any]]:
     """Every array of the result with its name, in jax's order.  Raises CompileError when the outputs do not match."""
     if not isinstance(structure, dict):
         raise CompileError(f"{who} returns no dict: it wants one entry for each of {', '.join(outputs)}")
@@ -130,6 +174,10 @@ def _named(structure: Any, outputs: Mapping[str, Sequence[str]], who: str) -> li
     for name in outputs:
         if name not in structure:
             raise CompileError(f"{who} does not return {name!r}, which the job's [outputs] name")
+    return _leaves(structure)
+
+
+def _leaves(structure: Any) -> list[tuple[str, Any]]:
     leaves, _ = jax.tree_util.tree_flatten_with_path(structure)
     return [("/".join(_key(part) for part in path), leaf) for path, leaf in leaves]
 
@@ -164,14 +212,37 @@ def _pieces(b: Builder, item: Input, frac: int) -> Value:
     return b.reshape(whole, item.shape)
 
 
+def _load(b: Builder, item: KeptInput, leaf: Leaf) -> Value:
+    """One array of a kept value, with this job's fraction bits."""
+    value = b.emit("load", kept=item.name, run=item.run, path=leaf.path, type=leaf.type)
+    return b.align(value, b.frac) if leaf.dtype == "float32" else value
+
+
+def _store(scope: Scope, keep: Keep, path: trees.Path, result: Operand | None, leaf: Any) -> None:
+    dtype = _dtype(leaf)
+    shared = scope.builder.lift(_value(scope, result), Kind.BIT if dtype == "bool" else Kind.ARITH)
+    scope.builder.emit(
+        "store", shared, kept=keep.name, path=path, dtype=dtype, to=keep.recipients, replace=int(keep.replace)
+    )
+
+
 def _reveal(scope: Scope, name: str, result: Operand | None, leaf: Any, to: tuple[str, ...]) -> Output:
+    value = _value(scope, result)
+    scope.builder.emit("reveal", value, to=to, name=name)
+    return Output(name, tuple(leaf.shape), _dtype(leaf), value.frac, to)
+
+
+def _dtype(leaf: Any) -> str:
+    """Of an output's array: float32, int32 or bool."""
+    return {"f": "float32", "b": "bool"}.get(np.dtype(leaf.dtype).kind, "int32")
+
+
+def _value(scope: Scope, result: Operand | None) -> Value:
+    """An output as a value, whatever it is."""
     assert result is not None
-    kind = {"f": "float32", "b": "bool"}.get(np.dtype(leaf.dtype).kind, "int32")
-    if isinstance(result, Public):
-        site = Site("output", {}, [result.shape], [result.kind], "", scope, lambda index: index)
-        result = site.value(result)
-    scope.builder.emit("reveal", result, to=to, name=name)
-    return Output(name, tuple(leaf.shape), kind, result.frac, to)
+    if isinstance(result, Value):
+        return result
+    return Site("output", {}, [result.shape], [result.kind], "", scope, lambda index: index).value(result)
 
 
 __all__ = ["CompileError", "Input", "Output", "Piece", "Traced", "trace"]

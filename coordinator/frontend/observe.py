@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from jax.extend import core
 
+from coordinator import trees
 from coordinator.calibration import Calibration, Met
 from coordinator.frontend.flat import OPAQUE, Equation, Flat
 from coordinator.frontend.measured import places
-from coordinator.jobfile import Input
+from coordinator.jobfile import Input, KeptInput
 from coordinator.lower.points import Seen
 from coordinator.lower.rules import CompileError
 
@@ -140,9 +141,17 @@ def _cond(e: Equation, inputs: list[Any], place: str) -> tuple[list[Any], Record
     return found
 
 
-def record(flat: Flat, inputs: Mapping[str, Input], arrays: Mapping[str, Numbers]) -> Calibration:
-    """A calibration of the program on these inputs: [rows, columns], one each."""
+def record(
+    flat: Flat,
+    inputs: Mapping[str, Input],
+    arrays: Mapping[str, Numbers],
+    kept: Mapping[str, tuple[KeptInput, Sequence[Numbers]]] | None = None,
+) -> Calibration:
+    """A calibration of the program on these inputs: [rows, columns], one each; and on these kept ones' leaves."""
     plain = [arrays[n].astype(np.int32 if i.integer else np.float32).reshape(i.shape) for n, i in inputs.items()]
+    for item, leaves in (kept or {}).values():
+        named = [(leaf.path, np.asarray(a, leaf.dtype)) for leaf, a in zip(item.leaves, leaves, strict=True)]
+        plain += jax.tree_util.tree_leaves(trees.build(named))
     lines = lines_of(flat)
     values = {place: Met(*lines[place], seen) for place, seen in observe(flat, plain).items()}
     return Calibration(_digest(structure(flat)), _digest(repr(numbers(flat))), _rows(inputs), values)

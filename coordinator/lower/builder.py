@@ -20,7 +20,7 @@ from mpcnode.graph import Attr, Graph, Kind, Op, Type, infer
 from mpcnode.ring import FRAC
 
 LONGEST = 62  # the most that one truncation takes off
-UNIQUE = ("input", "param", "reveal", "loop")  # never merged with an equal one
+UNIQUE = ("input", "param", "reveal", "store", "loop")  # never merged with an equal one
 OWN = -1  # "the fraction bits that this Builder was made for"
 
 

@@ -153,7 +153,7 @@ def _pruned_loop(loop: Op, needed: Sequence[int]) -> Op:
 
 def _reach(graph: Graph, outputs: Sequence[int]) -> tuple[set[int], dict[int, set[int]]]:
     """Ops that the outputs and what is revealed depend on; of each loop among them, the results that are needed."""
-    live = set(outputs) | {i for i, op in enumerate(graph.ops) if op.name == "reveal"}
+    live = set(outputs) | {i for i, op in enumerate(graph.ops) if op.name in ("reveal", "store")}
     results: dict[int, set[int]] = {}
     for i in reversed(range(len(graph.ops))):
         op = graph.ops[i]

@@ -81,7 +81,9 @@ class Protocol(ABC):
 
     @abstractmethod
     async def share(self, p: Place, owner: int, shape: tuple[int, ...], value: Array | None) -> Sharing:
-        """Share the owner's array of ring elements, uint64; `value` is None at every other party."""
+        """Share the owner's array of ring elements, uint64; `value` is None at every other party.  An owner whose rank
+        is `p.size` or more is a guest: it brings the value and computes nothing, so what it gets back is no sharing.
+        """
 
     @abstractmethod
     async def open(self, p: Place, x: Sharing) -> Array | None:

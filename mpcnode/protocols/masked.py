@@ -69,6 +69,8 @@ class Masked(Protocol):
 
     async def share(self, p: Place, owner: int, shape: tuple[int, ...], value: Array | None) -> Sharing:
         """λ = λ_D alone when an evaluator D owns the value, else all λ_i; the owner sends m.  1 round."""
+        if owner >= p.size:
+            return await self._share_guest(p, owner, shape, value)
         out = np.zeros((self.parts(p), *shape), np.uint64)
         if owner == HELPER:
             fresh(p, out[-1, ...])
@@ -86,6 +88,25 @@ class Masked(Protocol):
             await exchange()
         else:
             [out[0]] = await exchange((), [p.due(owner, np.uint64, shape)])
+        return out
+
+    async def _share_guest(self, p: Place, guest: int, shape: tuple[int, ...], value: Array | None) -> Sharing:
+        """λ is the guest's and H's, from their pair key; H deals [λ], the guest sends m to every evaluator.  So no
+        n - 1 evaluators together know the whole of λ, and H receives nothing.  1 round.
+        """
+        if p.rank == guest:
+            assert value is not None
+            m = np.array(np.add(value, p.common(HELPER, MASK, np.empty(shape, np.uint64))), order="C")
+            await exchange([p.to(i, m) for i in range(FIRST, p.size)])
+            return m[None]
+        out = np.zeros((self.parts(p), *shape), np.uint64)
+        if p.rank == HELPER:
+            p.common(guest, MASK, out[0, ...])
+            await give(p, 0, [out[0].copy()])
+            await exchange()
+        else:
+            [out[1]] = await take(p, 0, [(np.uint64, shape)])
+            [out[0]] = await exchange((), [p.due(guest, np.uint64, shape)])
         return out
 
     async def open(self, p: Place, x: Sharing) -> Array | None:

@@ -26,49 +26,55 @@ from mpcnode.wire import graph_pb2 as graph__pb2
 from mpcnode.wire import node_pb2 as node__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11\x63oordinator.proto\x12\x03mpc\x1a\x0bgraph.proto\x1a\nnode.proto\"\x17\n\x15\x43lusterSchemasRequest\";\n\x0cPartySchemas\x12\r\n\x05party\x18\x01 \x01(\t\x12\x1c\n\x07schemas\x18\x02 \x03(\x0b\x32\x0b.mpc.Schema\"9\n\x13\x43lusterSchemasReply\x12\"\n\x07parties\x18\x01 \x03(\x0b\x32\x11.mpc.PartySchemas\"H\n\rSubmitRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x19\n\x05graph\x18\x02 \x01(\x0b\x32\n.mpc.Graph\x12\x0e\n\x06source\x18\x03 \x01(\t\"\x1a\n\x0bSubmitReply\x12\x0b\n\x03job\x18\x01 \x01(\t\"<\n\nNodeReport\x12\r\n\x05party\x18\x01 \x01(\t\x12\x1f\n\x08\x66inished\x18\x02 \x01(\x0b\x32\r.mpc.Finished\"\xbf\x02\n\x03Job\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tsubmitter\x18\x03 \x01(\t\x12\x1c\n\x05state\x18\x04 \x01(\x0e\x32\r.mpc.JobState\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\r\x12\x14\n\x0csubmitted_at\x18\x06 \x01(\x01\x12\x12\n\nstarted_at\x18\x07 \x01(\x01\x12\x10\n\x08\x65nded_at\x18\x08 \x01(\x01\x12\x1f\n\x08progress\x18\t \x01(\x0b\x32\r.mpc.Progress\x12\r\n\x05\x63\x61use\x18\n \x01(\t\x12\x14\n\x0cgraph_digest\x18\x0b \x01(\x0c\x12\x10\n\x08protocol\x18\x0c \x01(\t\x12\x14\n\x0cthreat_model\x18\r \x01(\t\x12 \n\x07reports\x18\x0e \x03(\x0b\x32\x0f.mpc.NodeReport\x12\x0f\n\x07outputs\x18\x0f \x03(\t\"\x1e\n\x0fWatchJobRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\"K\n\x08JobEvent\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\n\n\x02\x61t\x18\x02 \x01(\x01\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x15\n\x03job\x18\x04 \x01(\x0b\x32\x08.mpc.Job\"\x19\n\nGetRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\"\r\n\x0bListRequest\"#\n\tListReply\x12\x16\n\x04jobs\x18\x01 \x03(\x0b\x32\x08.mpc.Job\"\x1c\n\rCancelRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\"\r\n\x0b\x43\x61ncelReply\"\x1d\n\x0eResultsRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\"\x1d\n\x0eProgramRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\"9\n\x0cProgramReply\x12\x19\n\x05graph\x18\x01 \x01(\x0b\x32\n.mpc.Graph\x12\x0e\n\x06source\x18\x02 \x01(\t*\xaf\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x17\n\x13JOB_STATE_PREPARING\x10\x02\x12\x15\n\x11JOB_STATE_RUNNING\x10\x03\x12\x12\n\x0eJOB_STATE_DONE\x10\x04\x12\x15\n\x11JOB_STATE_ABORTED\x10\x05\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x06\x32\x8c\x03\n\x0b\x43oordinator\x12?\n\x07Schemas\x12\x1a.mpc.ClusterSchemasRequest\x1a\x18.mpc.ClusterSchemasReply\x12.\n\x06Submit\x12\x12.mpc.SubmitRequest\x1a\x10.mpc.SubmitReply\x12.\n\x05Watch\x12\x14.mpc.WatchJobRequest\x1a\r.mpc.JobEvent0\x01\x12 \n\x03Get\x12\x0f.mpc.GetRequest\x1a\x08.mpc.Job\x12(\n\x04List\x12\x10.mpc.ListRequest\x1a\x0e.mpc.ListReply\x12.\n\x06\x43\x61ncel\x12\x12.mpc.CancelRequest\x1a\x10.mpc.CancelReply\x12-\n\x07Results\x12\x13.mpc.ResultsRequest\x1a\x0b.mpc.Sealed0\x01\x12\x31\n\x07Program\x12\x13.mpc.ProgramRequest\x1a\x11.mpc.ProgramReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11\x63oordinator.proto\x12\x03mpc\x1a\x0bgraph.proto\x1a\nnode.proto\"\x17\n\x15\x43lusterSchemasRequest\";\n\x0cPartySchemas\x12\r\n\x05party\x18\x01 \x01(\t\x12\x1c\n\x07schemas\x18\x02 \x03(\x0b\x32\x0b.mpc.Schema\"9\n\x13\x43lusterSchemasReply\x12\"\n\x07parties\x18\x01 \x03(\x0b\x32\x11.mpc.PartySchemas\"\x14\n\x12\x43lusterKeptRequest\"5\n\tKeptValue\x12\x17\n\x04kept\x18\x01 \x01(\x0b\x32\t.mpc.Kept\x12\x0f\n\x07missing\x18\x02 \x03(\t\"2\n\x10\x43lusterKeptReply\x12\x1e\n\x06values\x18\x01 \x03(\x0b\x32\x0e.mpc.KeptValue\"H\n\rSubmitRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x19\n\x05graph\x18\x02 \x01(\x0b\x32\n.mpc.Graph\x12\x0e\n\x06source\x18\x03 \x01(\t\"\x1a\n\x0bSubmitReply\x12\x0b\n\x03job\x18\x01 \x01(\t\"<\n\nNodeReport\x12\r\n\x05party\x18\x01 \x01(\t\x12\x1f\n\x08\x66inished\x18\x02 \x01(\x0b\x32\r.mpc.Finished\"\xbf\x02\n\x03Job\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tsubmitter\x18\x03 \x01(\t\x12\x1c\n\x05state\x18\x04 \x01(\x0e\x32\r.mpc.JobState\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\r\x12\x14\n\x0csubmitted_at\x18\x06 \x01(\x01\x12\x12\n\nstarted_at\x18\x07 \x01(\x01\x12\x10\n\x08\x65nded_at\x18\x08 \x01(\x01\x12\x1f\n\x08progress\x18\t \x01(\x0b\x32\r.mpc.Progress\x12\r\n\x05\x63\x61use\x18\n \x01(\t\x12\x14\n\x0cgraph_digest\x18\x0b \x01(\x0c\x12\x10\n\x08protocol\x18\x0c \x01(\t\x12\x14\n\x0cthreat_model\x18\r \x01(\t\x12 \n\x07reports\x18\x0e \x03(\x0b\x32\x0f.mpc.NodeReport\x12\x0f\n\x07outputs\x18\x0f \x03(\t\"\x1e\n\x0fWatchJobRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\"K\n\x08JobEvent\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\n\n\x02\x61t\x18\x02 \x01(\x01\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x15\n\x03job\x18\x04 \x01(\x0b\x32\x08.mpc.Job\"\x19\n\nGetRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\"\r\n\x0bListRequest\"#\n\tListReply\x12\x16\n\x04jobs\x18\x01 \x03(\x0b\x32\x08.mpc.Job\"\x1c\n\rCancelRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\"\r\n\x0b\x43\x61ncelReply\"\x1d\n\x0eResultsRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\"\x1d\n\x0eProgramRequest\x12\x0b\n\x03job\x18\x01 \x01(\t\"9\n\x0cProgramReply\x12\x19\n\x05graph\x18\x01 \x01(\x0b\x32\n.mpc.Graph\x12\x0e\n\x06source\x18\x02 \x01(\t*\xaf\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x17\n\x13JOB_STATE_PREPARING\x10\x02\x12\x15\n\x11JOB_STATE_RUNNING\x10\x03\x12\x12\n\x0eJOB_STATE_DONE\x10\x04\x12\x15\n\x11JOB_STATE_ABORTED\x10\x05\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x06\x32\xc4\x03\n\x0b\x43oordinator\x12?\n\x07Schemas\x12\x1a.mpc.ClusterSchemasRequest\x1a\x18.mpc.ClusterSchemasReply\x12\x36\n\x04Kept\x12\x17.mpc.ClusterKeptRequest\x1a\x15.mpc.ClusterKeptReply\x12.\n\x06Submit\x12\x12.mpc.SubmitRequest\x1a\x10.mpc.SubmitReply\x12.\n\x05Watch\x12\x14.mpc.WatchJobRequest\x1a\r.mpc.JobEvent0\x01\x12 \n\x03Get\x12\x0f.mpc.GetRequest\x1a\x08.mpc.Job\x12(\n\x04List\x12\x10.mpc.ListRequest\x1a\x0e.mpc.ListReply\x12.\n\x06\x43\x61ncel\x12\x12.mpc.CancelRequest\x1a\x10.mpc.CancelReply\x12-\n\x07Results\x12\x13.mpc.ResultsRequest\x1a\x0b.mpc.Sealed0\x01\x12\x31\n\x07Program\x12\x13.mpc.ProgramRequest\x1a\x11.mpc.ProgramReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'coordinator_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_JOBSTATE']._serialized_start=1037
-  _globals['_JOBSTATE']._serialized_end=1212
+  _globals['_JOBSTATE']._serialized_start=1166
+  _globals['_JOBSTATE']._serialized_end=1341
   _globals['_CLUSTERSCHEMASREQUEST']._serialized_start=51
   _globals['_CLUSTERSCHEMASREQUEST']._serialized_end=74
   _globals['_PARTYSCHEMAS']._serialized_start=76
   _globals['_PARTYSCHEMAS']._serialized_end=135
   _globals['_CLUSTERSCHEMASREPLY']._serialized_start=137
   _globals['_CLUSTERSCHEMASREPLY']._serialized_end=194
-  _globals['_SUBMITREQUEST']._serialized_start=196
-  _globals['_SUBMITREQUEST']._serialized_end=268
-  _globals['_SUBMITREPLY']._serialized_start=270
-  _globals['_SUBMITREPLY']._serialized_end=296
-  _globals['_NODEREPORT']._serialized_start=298
-  _globals['_NODEREPORT']._serialized_end=358
-  _globals['_JOB']._serialized_start=361
-  _globals['_JOB']._serialized_end=680
-  _globals['_WATCHJOBREQUEST']._serialized_start=682
-  _globals['_WATCHJOBREQUEST']._serialized_end=712
-  _globals['_JOBEVENT']._serialized_start=714
-  _globals['_JOBEVENT']._serialized_end=789
-  _globals['_GETREQUEST']._serialized_start=791
-  _globals['_GETREQUEST']._serialized_end=816
-  _globals['_LISTREQUEST']._serialized_start=818
-  _globals['_LISTREQUEST']._serialized_end=831
-  _globals['_LISTREPLY']._serialized_start=833
-  _globals['_LISTREPLY']._serialized_end=868
-  _globals['_CANCELREQUEST']._serialized_start=870
-  _globals['_CANCELREQUEST']._serialized_end=898
-  _globals['_CANCELREPLY']._serialized_start=900
-  _globals['_CANCELREPLY']._serialized_end=913
-  _globals['_RESULTSREQUEST']._serialized_start=915
-  _globals['_RESULTSREQUEST']._serialized_end=944
-  _globals['_PROGRAMREQUEST']._serialized_start=946
-  _globals['_PROGRAMREQUEST']._serialized_end=975
-  _globals['_PROGRAMREPLY']._serialized_start=977
-  _globals['_PROGRAMREPLY']._serialized_end=1034
-  _globals['_COORDINATOR']._serialized_start=1215
-  _globals['_COORDINATOR']._serialized_end=1611
+  _globals['_CLUSTERKEPTREQUEST']._serialized_start=196
+  _globals['_CLUSTERKEPTREQUEST']._serialized_end=216
+  _globals['_KEPTVALUE']._serialized_start=218
+  _globals['_KEPTVALUE']._serialized_end=271
+  _globals['_CLUSTERKEPTREPLY']._serialized_start=273
+  _globals['_CLUSTERKEPTREPLY']._serialized_end=323
+  _globals['_SUBMITREQUEST']._serialized_start=325
+  _globals['_SUBMITREQUEST']._serialized_end=397
+  _globals['_SUBMITREPLY']._serialized_start=399
+  _globals['_SUBMITREPLY']._serialized_end=425
+  _globals['_NODEREPORT']._serialized_start=427
+  _globals['_NODEREPORT']._serialized_end=487
+  _globals['_JOB']._serialized_start=490
+  _globals['_JOB']._serialized_end=809
+  _globals['_WATCHJOBREQUEST']._serialized_start=811
+  _globals['_WATCHJOBREQUEST']._serialized_end=841
+  _globals['_JOBEVENT']._serialized_start=843
+  _globals['_JOBEVENT']._serialized_end=918
+  _globals['_GETREQUEST']._serialized_start=920
+  _globals['_GETREQUEST']._serialized_end=945
+  _globals['_LISTREQUEST']._serialized_start=947
+  _globals['_LISTREQUEST']._serialized_end=960
+  _globals['_LISTREPLY']._serialized_start=962
+  _globals['_LISTREPLY']._serialized_end=997
+  _globals['_CANCELREQUEST']._serialized_start=999
+  _globals['_CANCELREQUEST']._serialized_end=1027
+  _globals['_CANCELREPLY']._serialized_start=1029
+  _globals['_CANCELREPLY']._serialized_end=1042
+  _globals['_RESULTSREQUEST']._serialized_start=1044
+  _globals['_RESULTSREQUEST']._serialized_end=1073
+  _globals['_PROGRAMREQUEST']._serialized_start=1075
+  _globals['_PROGRAMREQUEST']._serialized_end=1104
+  _globals['_PROGRAMREPLY']._serialized_start=1106
+  _globals['_PROGRAMREPLY']._serialized_end=1163
+  _globals['_COORDINATOR']._serialized_start=1344
+  _globals['_COORDINATOR']._serialized_end=1796
 # @@protoc_insertion_point(module_scope)

@@ -40,6 +40,11 @@ class CoordinatorStub:
                 request_serializer=coordinator__pb2.ClusterSchemasRequest.SerializeToString,
                 response_deserializer=coordinator__pb2.ClusterSchemasReply.FromString,
                 _registered_method=True)
+        self.Kept = channel.unary_unary(
+                '/mpc.Coordinator/Kept',
+                request_serializer=coordinator__pb2.ClusterKeptRequest.SerializeToString,
+                response_deserializer=coordinator__pb2.ClusterKeptReply.FromString,
+                _registered_method=True)
         self.Submit = channel.unary_unary(
                 '/mpc.Coordinator/Submit',
                 request_serializer=coordinator__pb2.SubmitRequest.SerializeToString,
@@ -81,6 +86,12 @@ class CoordinatorServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Schemas(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Kept(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -137,6 +148,11 @@ def add_CoordinatorServicer_to_server(servicer, server):
                     servicer.Schemas,
                     request_deserializer=coordinator__pb2.ClusterSchemasRequest.FromString,
                     response_serializer=coordinator__pb2.ClusterSchemasReply.SerializeToString,
+            ),
+            'Kept': grpc.unary_unary_rpc_method_handler(
+                    servicer.Kept,
+                    request_deserializer=coordinator__pb2.ClusterKeptRequest.FromString,
+                    response_serializer=coordinator__pb2.ClusterKeptReply.SerializeToString,
             ),
             'Submit': grpc.unary_unary_rpc_method_handler(
                     servicer.Submit,
@@ -201,6 +217,33 @@ class Coordinator:
             '/mpc.Coordinator/Schemas',
             coordinator__pb2.ClusterSchemasRequest.SerializeToString,
             coordinator__pb2.ClusterSchemasReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Kept(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mpc.Coordinator/Kept',
+            coordinator__pb2.ClusterKeptRequest.SerializeToString,
+            coordinator__pb2.ClusterKeptReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -33,6 +33,7 @@ class CoordinatorStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CoordinatorAsyncStub: ...
     Schemas: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ClusterSchemasRequest, _coordinator_pb2.ClusterSchemasReply]
+    Kept: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ClusterKeptRequest, _coordinator_pb2.ClusterKeptReply]
     Submit: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.SubmitRequest, _coordinator_pb2.SubmitReply]
     Watch: _grpc.UnaryStreamMultiCallable[_coordinator_pb2.WatchJobRequest, _coordinator_pb2.JobEvent]
     Get: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.GetRequest, _coordinator_pb2.Job]
@@ -47,6 +48,7 @@ class CoordinatorStub:
 class CoordinatorAsyncStub(CoordinatorStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Schemas: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ClusterSchemasRequest, _coordinator_pb2.ClusterSchemasReply]  # type: ignore[assignment]
+    Kept: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ClusterKeptRequest, _coordinator_pb2.ClusterKeptReply]  # type: ignore[assignment]
     Submit: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.SubmitRequest, _coordinator_pb2.SubmitReply]  # type: ignore[assignment]
     Watch: _aio.UnaryStreamMultiCallable[_coordinator_pb2.WatchJobRequest, _coordinator_pb2.JobEvent]  # type: ignore[assignment]
     Get: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.GetRequest, _coordinator_pb2.Job]  # type: ignore[assignment]
@@ -64,6 +66,13 @@ class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
         request: _coordinator_pb2.ClusterSchemasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.ClusterSchemasReply, _abc.Awaitable[_coordinator_pb2.ClusterSchemasReply]]: ...
+
+    @_abc_1.abstractmethod
+    def Kept(
+        self,
+        request: _coordinator_pb2.ClusterKeptRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.ClusterKeptReply, _abc.Awaitable[_coordinator_pb2.ClusterKeptReply]]: ...
 
     @_abc_1.abstractmethod
     def Submit(

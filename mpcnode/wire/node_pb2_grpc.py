@@ -134,6 +134,16 @@ class NodeStub:
                 request_serializer=node__pb2.AbortRequest.SerializeToString,
                 response_deserializer=node__pb2.AbortReply.FromString,
                 _registered_method=True)
+        self.Kept = channel.unary_unary(
+                '/mpc.Node/Kept',
+                request_serializer=node__pb2.KeptRequest.SerializeToString,
+                response_deserializer=node__pb2.KeptReply.FromString,
+                _registered_method=True)
+        self.Keep = channel.unary_unary(
+                '/mpc.Node/Keep',
+                request_serializer=node__pb2.KeepRequest.SerializeToString,
+                response_deserializer=node__pb2.KeepReply.FromString,
+                _registered_method=True)
 
 
 class NodeServicer:
@@ -169,6 +179,18 @@ class NodeServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Kept(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Keep(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -196,6 +218,16 @@ def add_NodeServicer_to_server(servicer, server):
                     servicer.Abort,
                     request_deserializer=node__pb2.AbortRequest.FromString,
                     response_serializer=node__pb2.AbortReply.SerializeToString,
+            ),
+            'Kept': grpc.unary_unary_rpc_method_handler(
+                    servicer.Kept,
+                    request_deserializer=node__pb2.KeptRequest.FromString,
+                    response_serializer=node__pb2.KeptReply.SerializeToString,
+            ),
+            'Keep': grpc.unary_unary_rpc_method_handler(
+                    servicer.Keep,
+                    request_deserializer=node__pb2.KeepRequest.FromString,
+                    response_serializer=node__pb2.KeepReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -333,6 +365,60 @@ class Node:
             '/mpc.Node/Abort',
             node__pb2.AbortRequest.SerializeToString,
             node__pb2.AbortReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Kept(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mpc.Node/Kept',
+            node__pb2.KeptRequest.SerializeToString,
+            node__pb2.KeptReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Keep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mpc.Node/Keep',
+            node__pb2.KeepRequest.SerializeToString,
+            node__pb2.KeepReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -64,6 +64,8 @@ class NodeStub:
     Start: _grpc.UnaryUnaryMultiCallable[_node_pb2.StartRequest, _node_pb2.StartReply]
     Watch: _grpc.UnaryStreamMultiCallable[_node_pb2.WatchRequest, _node_pb2.NodeEvent]
     Abort: _grpc.UnaryUnaryMultiCallable[_node_pb2.AbortRequest, _node_pb2.AbortReply]
+    Kept: _grpc.UnaryUnaryMultiCallable[_node_pb2.KeptRequest, _node_pb2.KeptReply]
+    Keep: _grpc.UnaryUnaryMultiCallable[_node_pb2.KeepRequest, _node_pb2.KeepReply]
 
 @_typing.type_check_only
 class NodeAsyncStub(NodeStub):
@@ -73,6 +75,8 @@ class NodeAsyncStub(NodeStub):
     Start: _aio.UnaryUnaryMultiCallable[_node_pb2.StartRequest, _node_pb2.StartReply]  # type: ignore[assignment]
     Watch: _aio.UnaryStreamMultiCallable[_node_pb2.WatchRequest, _node_pb2.NodeEvent]  # type: ignore[assignment]
     Abort: _aio.UnaryUnaryMultiCallable[_node_pb2.AbortRequest, _node_pb2.AbortReply]  # type: ignore[assignment]
+    Kept: _aio.UnaryUnaryMultiCallable[_node_pb2.KeptRequest, _node_pb2.KeptReply]  # type: ignore[assignment]
+    Keep: _aio.UnaryUnaryMultiCallable[_node_pb2.KeepRequest, _node_pb2.KeepReply]  # type: ignore[assignment]
 
 class NodeServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -109,5 +113,19 @@ class NodeServicer(metaclass=_abc_1.ABCMeta):
         request: _node_pb2.AbortRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.AbortReply, _abc.Awaitable[_node_pb2.AbortReply]]: ...
+
+    @_abc_1.abstractmethod
+    def Kept(
+        self,
+        request: _node_pb2.KeptRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.KeptReply, _abc.Awaitable[_node_pb2.KeptReply]]: ...
+
+    @_abc_1.abstractmethod
+    def Keep(
+        self,
+        request: _node_pb2.KeepRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.KeepReply, _abc.Awaitable[_node_pb2.KeepReply]]: ...
 
 def add_NodeServicer_to_server(servicer: NodeServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -24,27 +24,27 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\npeer.proto\x12\x03mpc\"\x82\x01\n\x05Hello\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\r\n\x05party\x18\x03 \x01(\t\x12\x14\n\x0cgraph_digest\x18\x04 \x01(\x0c\x12\x10\n\x08protocol\x18\x05 \x01(\t\x12\x16\n\x0e\x63luster_digest\x18\x06 \x01(\x0c\x12\x0c\n\x04seed\x18\x07 \x01(\x0c\"a\n\x04Part\x12\x1d\n\x07\x63hannel\x18\x01 \x01(\x0e\x32\x0c.mpc.Channel\x12\n\n\x02op\x18\x02 \x01(\r\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\x0e\n\x06nbytes\x18\x04 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\"6\n\x08\x46\x61rewell\x12\r\n\x05\x63\x61use\x18\x01 \x01(\t\x12\x0c\n\x04peer\x18\x02 \x01(\t\x12\r\n\x05where\x18\x03 \x01(\t\"&\n\x07Waiting\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\r\n\x05where\x18\x02 \x01(\t\"\x8d\x01\n\x05\x46rame\x12\x1b\n\x05hello\x18\x01 \x01(\x0b\x32\n.mpc.HelloH\x00\x12\x1b\n\x05parts\x18\x02 \x01(\x0b\x32\n.mpc.PartsH\x00\x12!\n\x08\x66\x61rewell\x18\x03 \x01(\x0b\x32\r.mpc.FarewellH\x00\x12\x1f\n\x07waiting\x18\x04 \x01(\x0b\x32\x0c.mpc.WaitingH\x00\x42\x06\n\x04\x62ody\"!\n\x05Parts\x12\x18\n\x05parts\x18\x01 \x03(\x0b\x32\t.mpc.Part*G\n\x07\x43hannel\x12\x17\n\x13\x43HANNEL_UNSPECIFIED\x10\x00\x12\x11\n\rCHANNEL_ROUND\x10\x01\x12\x10\n\x0c\x43HANNEL_DEAL\x10\x02\x32.\n\x04Peer\x12&\n\x08\x45xchange\x12\n.mpc.Frame\x1a\n.mpc.Frame(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\npeer.proto\x12\x03mpc\"\x90\x01\n\x05Hello\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\r\n\x05party\x18\x03 \x01(\t\x12\x14\n\x0cgraph_digest\x18\x04 \x01(\x0c\x12\x10\n\x08protocol\x18\x05 \x01(\t\x12\x16\n\x0e\x63luster_digest\x18\x06 \x01(\x0c\x12\x0c\n\x04seed\x18\x07 \x01(\x0c\x12\x0c\n\x04kept\x18\x08 \x01(\x0c\"a\n\x04Part\x12\x1d\n\x07\x63hannel\x18\x01 \x01(\x0e\x32\x0c.mpc.Channel\x12\n\n\x02op\x18\x02 \x01(\r\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\x0e\n\x06nbytes\x18\x04 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\"6\n\x08\x46\x61rewell\x12\r\n\x05\x63\x61use\x18\x01 \x01(\t\x12\x0c\n\x04peer\x18\x02 \x01(\t\x12\r\n\x05where\x18\x03 \x01(\t\"&\n\x07Waiting\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\r\n\x05where\x18\x02 \x01(\t\"\x8d\x01\n\x05\x46rame\x12\x1b\n\x05hello\x18\x01 \x01(\x0b\x32\n.mpc.HelloH\x00\x12\x1b\n\x05parts\x18\x02 \x01(\x0b\x32\n.mpc.PartsH\x00\x12!\n\x08\x66\x61rewell\x18\x03 \x01(\x0b\x32\r.mpc.FarewellH\x00\x12\x1f\n\x07waiting\x18\x04 \x01(\x0b\x32\x0c.mpc.WaitingH\x00\x42\x06\n\x04\x62ody\"!\n\x05Parts\x12\x18\n\x05parts\x18\x01 \x03(\x0b\x32\t.mpc.Part*G\n\x07\x43hannel\x12\x17\n\x13\x43HANNEL_UNSPECIFIED\x10\x00\x12\x11\n\rCHANNEL_ROUND\x10\x01\x12\x10\n\x0c\x43HANNEL_DEAL\x10\x02\x32.\n\x04Peer\x12&\n\x08\x45xchange\x12\n.mpc.Frame\x1a\n.mpc.Frame(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'peer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CHANNEL']._serialized_start=526
-  _globals['_CHANNEL']._serialized_end=597
+  _globals['_CHANNEL']._serialized_start=540
+  _globals['_CHANNEL']._serialized_end=611
   _globals['_HELLO']._serialized_start=20
-  _globals['_HELLO']._serialized_end=150
-  _globals['_PART']._serialized_start=152
-  _globals['_PART']._serialized_end=249
-  _globals['_FAREWELL']._serialized_start=251
-  _globals['_FAREWELL']._serialized_end=305
-  _globals['_WAITING']._serialized_start=307
-  _globals['_WAITING']._serialized_end=345
-  _globals['_FRAME']._serialized_start=348
-  _globals['_FRAME']._serialized_end=489
-  _globals['_PARTS']._serialized_start=491
-  _globals['_PARTS']._serialized_end=524
-  _globals['_PEER']._serialized_start=599
-  _globals['_PEER']._serialized_end=645
+  _globals['_HELLO']._serialized_end=164
+  _globals['_PART']._serialized_start=166
+  _globals['_PART']._serialized_end=263
+  _globals['_FAREWELL']._serialized_start=265
+  _globals['_FAREWELL']._serialized_end=319
+  _globals['_WAITING']._serialized_start=321
+  _globals['_WAITING']._serialized_end=359
+  _globals['_FRAME']._serialized_start=362
+  _globals['_FRAME']._serialized_end=503
+  _globals['_PARTS']._serialized_start=505
+  _globals['_PARTS']._serialized_end=538
+  _globals['_PEER']._serialized_start=613
+  _globals['_PEER']._serialized_end=659
 # @@protoc_insertion_point(module_scope)

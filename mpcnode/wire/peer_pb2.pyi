@@ -53,6 +53,7 @@ class Hello(_message.Message):
     PROTOCOL_FIELD_NUMBER: _builtins.int
     CLUSTER_DIGEST_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
     job: _builtins.str
     attempt: _builtins.int
     party: _builtins.str
@@ -63,6 +64,8 @@ class Hello(_message.Message):
     cluster_digest: _builtins.bytes
     seed: _builtins.bytes
     """32 random bytes: this side's half of the pair's key"""
+    kept: _builtins.bytes
+    """SHA-256 of what both ends alone know of the kept values that the graph loads; empty: none"""
     def __init__(
         self,
         *,
@@ -73,10 +76,11 @@ class Hello(_message.Message):
         protocol: _builtins.str = ...,
         cluster_digest: _builtins.bytes = ...,
         seed: _builtins.bytes = ...,
+        kept: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cluster_digest", b"cluster_digest", "graph_digest", b"graph_digest", "job", b"job", "party", b"party", "protocol", b"protocol", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cluster_digest", b"cluster_digest", "graph_digest", b"graph_digest", "job", b"job", "kept", b"kept", "party", b"party", "protocol", b"protocol", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -15,6 +15,7 @@ import numpy as np
 from coordinator.lower.builder import Builder, Value
 from mpcnode.engine import Hooks
 from mpcnode.graph import Attr, Graph, Kind, Op, Type
+from mpcnode.protocols import Protocol
 from mpcnode.protocols.dealing import TILE
 
 Ints = Any  # an array of int64
@@ -110,16 +111,35 @@ def every_kind(
 
 # ---- graphs ----------------------------------------------------------------------------------------------------------
 class Owners(Hooks):
-    """Hands out ring elements: dataset -> int64 array."""
+    """Hands out ring elements: dataset -> int64 array; and the same as if they had been kept, to party `rank` of
+    `size`.
+    """
 
-    def __init__(self, data: dict[str, Ints]) -> None:
-        self._data = data
+    def __init__(self, data: dict[str, Ints], rules: Protocol, rank: int, size: int) -> None:
+        self._data, self._rules, self._rank, self._size = data, rules, rank, size
 
     def read(self, op: Op) -> Any:
         return self._data[op.text("dataset")].reshape(op.type.shape).view(np.uint64)
 
     def keys(self, op: Op) -> bytes:
         return b"all rows are in order"
+
+    def load(self, op: Op) -> Any:
+        value = self._data[op.text("kept")].reshape(op.type.shape).view(np.uint64)
+        if op.type.kind is Kind.BIT:
+            value = value.astype(np.uint8)
+        return sharings(value, self._rules, self._size)[self._rank]
+
+
+def sharings(value: Any, rules: Protocol, size: int) -> list[Any]:
+    """Each party's parts of a sharing of `value`, by rank: as masked evaluation has them, or cleartext."""
+    if not rules.helpers:
+        return [value[None]] * size
+    bits = value.dtype == np.uint8
+    masks = [rng(i).integers(0, 2 if bits else 1 << 63, value.shape, value.dtype) for i in range(1, size)]
+    whole = np.bitwise_xor.reduce(masks) if bits else np.add.reduce(masks, dtype=np.uint64)
+    masked = value ^ whole if bits else value + whole
+    return [np.asarray(whole)[None], *(np.stack([masked, mask]) for mask in masks)]
 
 
 def enter(b: Builder, i: int, arg: Arg, owners: Sequence[str]) -> Value:

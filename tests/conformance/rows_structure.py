@@ -25,6 +25,8 @@ from rows import (
     zeros_and_ones,
 )
 
+from coordinator.lower.builder import Builder, Value
+
 SMALL = SHAPES[:-1]
 
 
@@ -51,6 +53,29 @@ def lift() -> Iterator[Case]:
     yield Case("then-mul", args, lambda b, x, y: b.emit("mul", b.emit("lift", x, kind="arith"), y), np.multiply)
     args = public(zeros_and_ones(9)), bit(zeros_and_ones(9, seed=1))
     yield Case("then-and", args, lambda b, x, y: b.emit("and", b.emit("lift", x, kind="bit"), y), np.bitwise_and)
+
+
+@row
+def store() -> Iterator[Case]:
+    attrs: dict[str, Any] = {"kept": "value", "path": (), "to": (), "replace": 0}
+    for (kind, make, dtype), shape in product(((secret, ring, "int32"), (bit, zeros_and_ones, "bool")), SMALL):
+        case = f"{kind.__name__}-{named(shape)}"
+        yield Case(case, (kind(make(*shape)),), emit("store", dtype=dtype, **attrs), same)
+
+
+@row
+def load() -> Iterator[Case]:
+    """What is kept is an array that the case also has as an argument: see Owners."""
+
+    def loaded(b: Builder, x: Value) -> Value:
+        return b.emit("load", kept="0", run="job/1", path=(), type=x.type)
+
+    for (kind, make), shape in product(((secret, ring), (bit, zeros_and_ones)), SMALL):
+        yield Case(f"{kind.__name__}-{named(shape)}", (kind(make(*shape)),), loaded, same)
+    args = (secret(ring(5)),)
+    yield Case("then-mul", args, lambda b, x: b.emit("mul", loaded(b, x), x), lambda x: x * x)
+    args = (bit(zeros_and_ones(70)),)
+    yield Case("then-and", args, lambda b, x: b.emit("and", loaded(b, x), x), same)
 
 
 @row

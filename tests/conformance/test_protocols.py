@@ -52,6 +52,7 @@ def test_an_op_on_secrets_alone_has_a_cost_under_masked_evaluation(name: str) ->
 def test_computes_what_numpy_computes_at_the_declared_cost(protocol: str, evaluators: int, case: Case) -> None:
     rules = protocols.get(protocol)
     graph, data = written(case, NAMES[:evaluators])
+    size = rules.helpers + evaluators
     sent: dict[int, Counter[tuple[int, int]]] = defaultdict(Counter)
 
     def count(message: Message) -> list[Message]:
@@ -60,7 +61,9 @@ def test_computes_what_numpy_computes_at_the_declared_cost(protocol: str, evalua
         sent[message.op][message.source, message.target] += message.array.nbytes
         return [message]
 
-    result = simulate(graph, {}, protocol, evaluators=evaluators, hooks=lambda rank: Owners(data), tap=count)
+    result = simulate(
+        graph, {}, protocol, evaluators=evaluators, hooks=lambda rank: Owners(data, rules, rank, size), tap=count
+    )
 
     with np.errstate(over="ignore"):
         want = case.want(*(arg.value for arg in case.args))
@@ -70,7 +73,6 @@ def test_computes_what_numpy_computes_at_the_declared_cost(protocol: str, evalua
     assert np.all((low <= got) & (got <= high))
 
     assert sum(sent.values(), Counter()) == Counter(result.traffic.sent_bytes)
-    size = rules.helpers + evaluators
     matching = {join.number for join in joins(graph, Plan(graph).numbers)}
     assert sum(sum(sent.pop(number, {}).values()) for number in matching) == sent_bytes(graph)
     for number, op, types, times in executions(Plan(graph)):
@@ -110,6 +112,26 @@ def rounds(rules: Protocol, graph: Graph, size: int) -> int:
 def test_an_input_of_the_helper_goes_to_every_evaluator(evaluators: int) -> None:
     case = Case("of-the-helper", (secret(ring(4, 3)),), lambda b, x: x, lambda x: x)
     graph, data = written(case, ["helper"])
-    found = simulate(graph, {}, "masked", evaluators=evaluators, hooks=lambda rank: Owners(data))
+    rules = protocols.get("masked")
+    hooks = lambda rank: Owners(data, rules, rank, 1 + evaluators)  # noqa: E731
+    found = simulate(graph, {}, "masked", evaluators=evaluators, hooks=hooks)
     np.testing.assert_array_equal(found.outputs["result"], data["0"])
     assert found.traffic.sent_bytes == {(0, rank): 8 * 12 for rank in range(1, 1 + evaluators)}
+
+
+@pytest.mark.parametrize("protocol", ["cleartext", "masked"])
+@pytest.mark.parametrize("evaluators", [2, 3])
+def test_a_guest_brings_data_and_computes_nothing(protocol: str, evaluators: int) -> None:
+    """Beside an evaluator's input, in the order of ops; every evaluator gets as many bytes of it as any other."""
+    args = secret(ring(4, 3)), secret(ring(4, 3, seed=1)), secret(ring(4, 3, seed=2))
+    case = Case("guest", args, lambda b, x, y, z: b.emit("mul", b.emit("add", x, y), z), lambda x, y, z: (x + y) * z)
+    graph, data = written(case, ["guest", "alice", "guest"])
+    rules = protocols.get(protocol)
+    size = rules.helpers + evaluators
+    hooks = lambda rank: Owners(data, rules, rank, size)  # noqa: E731
+    found = simulate(graph, {}, protocol, evaluators=evaluators, hooks=hooks, guests=["guest"])
+    np.testing.assert_array_equal(found.outputs["result"], case.want(*(arg.value for arg in args)))
+    sent = found.traffic.sent_bytes
+    assert all(sent[size, rank] == 2 * 8 * 12 for rank in range(rules.helpers, size))
+    assert all(target < size for _, target in sent), "a guest receives nothing"
+    assert rules.helpers == 0 or (size, 0) not in sent

@@ -210,6 +210,9 @@ class Writer:
         for v, known in self.pool[-6:]:
             name = f"out{len(want)}"
             want[name] = known
+            if v.type.kind is not Kind.PUBLIC:
+                dtype = "bool" if v.type.kind is Kind.BIT else "float32"
+                v = self.b.emit("store", v, kept="value", path=(name,), dtype=dtype, to=(), replace=0)  # noqa: PLW2901
             self.b.emit("reveal", self.b.shift(v, v.frac) if v.frac else v, to=("analyst",), name=name)
         return self.b.graph(), want
 
@@ -226,7 +229,7 @@ class Data(Hooks):
 
 
 def test_random_graphs_compute_what_whole_numbers_say() -> None:
-    seen: dict[str, int] = dict.fromkeys(OPS, 0)
+    seen: dict[str, int] = dict.fromkeys(OPS.keys() - {"load"}, 0)  # what a load has is as unknown as an input's
 
     @settings(max_examples=80, derandomize=True, deadline=None, database=None)
     @given(st.lists(st.integers(0, (1 << 16) - 1), min_size=40, max_size=160))

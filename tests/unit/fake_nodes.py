@@ -70,6 +70,7 @@ class FakeNode(node_pb2_grpc.NodeServicer, node_pb2_grpc.AboutServicer):
         self.mute = False  # finishes without results
         self.forge: dict[str, Any] = {}  # fields to change in what it delivers
         self.calls: list[tuple[str, str]] = []
+        self.kept: list[node_pb2.Kept] = []
         self.aborted: dict[str, str] = {}
         self.let_go = Event()
         self._graphs: dict[str, Graph] = {}
@@ -80,6 +81,13 @@ class FakeNode(node_pb2_grpc.NodeServicer, node_pb2_grpc.AboutServicer):
     def Schemas(self, request: node_pb2.SchemasRequest, context: grpc.ServicerContext) -> node_pb2.SchemasReply:
         assert tls.peer_card(context, self.cluster).name == self.cluster.coordinator
         return schemas()
+
+    def Kept(self, request: node_pb2.KeptRequest, context: grpc.ServicerContext) -> node_pb2.KeptReply:
+        return node_pb2.KeptReply(kept=self.kept)
+
+    def Keep(self, request: node_pb2.KeepRequest, context: grpc.ServicerContext) -> node_pb2.KeepReply:
+        self.calls.append(("keep", request.job))
+        return node_pb2.KeepReply()
 
     def Prepare(self, request: node_pb2.PrepareRequest, context: grpc.ServicerContext) -> node_pb2.PrepareReply:
         self.calls.append(("prepare", request.job))

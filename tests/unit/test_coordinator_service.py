@@ -176,10 +176,10 @@ COLUMN = Type(Kind.ARITH, 18, (3, 1))
 @pytest.mark.parametrize(
     ("graph", "why"),
     [
-        (program(owner="analyst"), "the job reads analyst/wdbc, and analyst is no evaluator"),
-        (program(owner="helper"), "helper is no evaluator"),
+        (program(owner="analyst"), "the job reads analyst/wdbc, and analyst brings no data"),
+        (program(owner="helper"), "helper brings no data"),
         (program(recipients=("mallory",)), "output result is for mallory, who is not in the cluster study"),
-        (Graph(program().ops[:2]), "the job reveals nothing"),
+        (Graph(program().ops[:2]), "the job reveals and keeps nothing"),
         (Graph((Op("fly", (), {}, COLUMN),)), "no valid graph: %0 = fly: is no op"),
         (Graph((*program().ops[:1], Op("neg", (0,), {}, COLUMN._replace(frac=3)))), "should be arith.18"),
     ],

@@ -74,6 +74,8 @@ ECHO = Graph((param(0, arith(2)),), (0,))
 INPUT = {"owner": "a", "dataset": "d", "columns": ("x", "y")}
 SLICE = {"start": (0,), "limit": (3,), "stride": (1,)}
 
+STORE = {"kept": "model", "path": (".w",), "dtype": "float32", "to": (), "replace": 0}
+LOAD = {"kept": "model", "run": "job-1/1", "path": (".w",)}
 BROKEN = [
     Broken("sqrt", [arith()], {}, "is no op"),
     Broken("neg", [], {}, "has 0 arguments, not 1"),
@@ -117,6 +119,14 @@ BROKEN = [
     Broken("lift", [public(frac=1)], {"kind": "bit"}, "kind must be arith, or bit for integers"),
     Broken("lift", [public()], {"kind": "public"}, "kind must be arith, or bit for integers"),
     Broken("reveal", [arith()], {"to": (), "name": "x"}, "names no recipient"),
+    Broken("store", [public()], STORE, "keeps shared values only: lift a public one first"),
+    Broken("store", [arith()], {**STORE, "kept": ""}, "names no kept value"),
+    Broken("store", [arith()], {**STORE, "dtype": "int32"}, "keeps arith.18 [] as 'int32'"),
+    Broken("store", [bit()], STORE, "keeps bit [] as 'float32'"),
+    Broken("store", [arith()], {**STORE, "dtype": "object"}, "keeps arith.18 [] as 'object'"),
+    Broken("store", [arith()], {**STORE, "replace": 2}, "replace must be 0 or 1"),
+    Broken("load", [], LOAD, "loads shared values only", public(2)),
+    Broken("load", [], {**LOAD, "run": ""}, "names no kept value and the run that made it"),
     # structure
     Broken("reshape", [arith(2, 3)], {"shape": (5,)}, "[2, 3] has not the elements of [5]"),
     Broken("transpose", [arith(2, 3)], {"perm": (0,)}, "[0] permutes no 2 axes"),
@@ -306,6 +316,11 @@ def joined(*inputs: tuple[str, Type]) -> Graph:
     return Graph((*ops, Op("join", tuple(range(len(ops))), {}, arith(2, 4))))
 
 
+def kept(**change: Attr) -> Op:
+    return Op("store", (0,), {**STORE, **change}, arith())
+
+
+LOADED = Op("load", (), LOAD, arith())
 BROKEN_GRAPHS: list[tuple[str, Graph]] = [
     ("%1 = join: joins two and more datasets, each once", joined(("d", arith(2, 2)))),
     ("%2 = join: joins two and more datasets, each once", joined(("d", arith(2, 2)), ("d", arith(2, 2)))),
@@ -318,6 +333,15 @@ BROKEN_GRAPHS: list[tuple[str, Graph]] = [
         joined(("d", arith(2, 2)), ("e", arith(2, 2, frac=0))),
     ),
     ("two outputs share a name", Graph((CONST, revealed("x"), revealed("x")))),
+    ("two kept arrays share a place", Graph((LOADED, kept(), kept()))),
+    (
+        "the arrays of a kept value differ in who may use it",
+        Graph((LOADED, kept(), kept(path=(".b",), to=("bob",)))),
+    ),
+    (
+        "%1 = loop: load stands outside of loops only",
+        Graph((CONST, Op("loop", (0,), loop_attrs(Graph((param(0, public(2)), LOADED), (0,))), TUPLE))),
+    ),
     ("%1 = neg: an argument does not come earlier", Graph((CONST, Op("neg", (1,), {}, public(2))))),
     ("%1 = neg: an argument does not come earlier", Graph((CONST, Op("neg", (-1,), {}, public(2))))),
     ("%1 = neg: an argument does not come earlier", Graph((CONST, Op("neg", (False,), {}, public(2))))),

@@ -84,7 +84,7 @@ def test_a_good_file_is_resolved(tmp_path: Path, cluster: Cluster) -> None:
         ("squeeze = true", 'squeeze = "yes"', r"inputs\.y\.squeeze"),
         ("squeeze = true", "squash = true", r"inputs\.y\.squash: there is no such field"),
         ('columns = "features"', "", r"inputs\.x: rows want columns"),
-        ('rows = ["clinic_a/wdbc", "clinic_b/wdbc"]', "", r"inputs\.x: wants rows, or join"),
+        ('rows = ["clinic_a/wdbc", "clinic_b/wdbc"]', "", r"inputs\.x: wants rows, join or kept"),
         ('columns = "features"', "columns = []", r"inputs\.x\.columns: names no column"),
         ('"clinic_a/wdbc"', '"wdbc"', r"inputs\.x\.rows\[1\]: rows are named OWNER/DATASET"),
         ("[inputs.x]", '[inputs."x y"]', "'x y' is no Python name"),
@@ -266,7 +266,7 @@ def test_a_job_may_be_made_in_python() -> None:
     assert (job.job.name, job.job.frac) == ("train", 20)
     assert jobfile.of_function(lambda x: x, inputs, {"w": ["a"]}, name="mine").job.name == "mine"
     assert '[inputs.x]\nrows = [\n    "clinic_a/wdbc",\n]' in jobfile.text(job)
-    with pytest.raises(ConfigError, match=r"the job: inputs\.x: wants rows, or join"):
+    with pytest.raises(ConfigError, match=r"the job: inputs\.x: wants rows, join or kept"):
         jobfile.of_function(train, {"x": {"columns": "a"}}, {"w": ["a"]})
     with pytest.raises(ConfigError, match="not made of texts, numbers and lists"):
         jobfile.of_function(train, {"x": {"rows": object()}}, {"w": ["a"]})

@@ -119,7 +119,7 @@ def test_a_stranger_gets_no_connection(clerk: Clerk, node: Server, tmp_path: Pat
 
 
 def test_who_does_not_compute_does_not_serve(clerk: Clerk) -> None:
-    with pytest.raises(ConfigError, match="analyst does not compute"):
+    with pytest.raises(ConfigError, match="analyst has no part in the jobs of test"):
         Server(clerk.members["analyst"], clerk.cluster, listen="127.0.0.1:0")
 
 
@@ -175,7 +175,7 @@ UNFIT: dict[str, tuple[dict[str, Any], grpc.StatusCode, str]] = {
     "an unknown owner": (
         {"graph": to_wire(job(owner="analyst"))},
         Status.FAILED_PRECONDITION,
-        "analyst, who does not compute",
+        "analyst, who runs no node in test: data comes from clinic_a, clinic_b",
     ),
     "an unknown recipient": (
         {"graph": to_wire(job(to=("mallory",)))},
