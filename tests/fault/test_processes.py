@@ -113,7 +113,7 @@ def test_a_coordinator_that_comes_back_hears_everything(clerk: Clerk, processes:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="elsewhere the system says no better")
 def test_peak_memory_is_the_nodes_own() -> None:
     """Not that of the process that started it, which a child inherits in getrusage's answer."""
-    ballast = np.ones(1 << 26)  # 512 MiB
+    ballast = np.ones(1 << 25)  # 256 MiB
     code = "from mpcnode.attempt import _peak_mib; print(_peak_mib())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert 10 < float(done.stdout) < ballast.nbytes / (1 << 20)
