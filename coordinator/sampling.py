@@ -18,9 +18,9 @@ from coordinator import trees
 from coordinator.calibration import Calibration, Problem
 from coordinator.compiled import Compiled, compile_job
 from coordinator.jobfile import Input, KeptInput, Plan
-from mpcnode import simulate, tables
+from mpcnode import engine, simulate, tables
 from mpcnode.errors import DataError
-from mpcnode.graph import Kind, Op
+from mpcnode.graph import Graph, Kind, Op
 from mpcnode.ring import LIMIT_BITS, RangeError
 from mpcnode.rounds import Array
 
@@ -143,7 +143,7 @@ def _simulated(sampled: _Sampled, function: Callable[..., Any], protocol: str, e
         for leaf, array in zip(item.leaves, kept[name], strict=True)
     }
     compiled = compile_job(plan, function, "")
-    watching = _Watching(data, slots, plan.frac)
+    watching = _Watching(data, slots, compiled.graph, plan.frac)
     try:
         secure = simulate.simulate(compiled.graph, data, hooks=lambda rank: watching if rank == 0 else watching.quiet)
         traffic = None
@@ -260,22 +260,38 @@ def _stacked(plan: Plan, data: Mapping[tuple[str, str], Mapping[str, Numbers]]) 
     }
 
 
+def counting(plan: engine.Plan) -> set[int]:
+    """Numbers of the ops whose values must not wrap.  What only a `select` reads may: of a piecewise polynomial all
+    pieces are evaluated at every x, and those that x does not lie in are dropped whatever they came to.
+    """
+    graph, found = plan.graph, set()
+    read = set(graph.outputs)
+    for i in reversed(range(len(graph.ops))):
+        op = graph.ops[i]
+        if i in read or op.name in ("sign", "reveal", "store", "loop"):
+            found.add(plan.numbers[i])
+            read.update(op.args[:1] if op.name == "select" else op.args)
+    return found.union(*(counting(body) for body in plan.bodies.values()))
+
+
 class _Watching(simulate.SimulatedHooks):
-    """Notes the largest number and the largest ring element of every source line."""
+    """Notes the largest number and the largest ring element of every source line, where it counts."""
 
     def __init__(
         self,
         data: Mapping[tuple[str, str], Mapping[str, Numbers]],
         kept: Mapping[simulate.Slot, Numbers],
+        graph: Graph,
         frac: int,
     ) -> None:
         super().__init__(data, kept)
         self._frac = frac
+        self._counting = counting(engine.Plan(graph))
         self.quiet = simulate.SimulatedHooks(data, kept)
         self._found: dict[str, Range] = {}
 
     def value(self, number: int, op: Op, value: Array) -> None:
-        if op.type.kind is not Kind.ARITH or not value.size:
+        if op.type.kind is not Kind.ARITH or not value.size or number not in self._counting:
             return
         signed = value.view(np.int64)
         raw = max(int(signed.max()), -int(signed.min()))

@@ -270,3 +270,11 @@ def test_a_simulation_with_calibration(tmp_path: Path) -> None:
     assert found.calibration.rows == {"x": 8} and any(problem.settled for problem in found.problems)
     assert plain.errors[0].error == plain.errors[0].largest  # it was 0
     assert found.simulated.errors[0].error < 1e-4 * found.simulated.errors[0].largest
+
+
+def test_pieces_that_are_dropped_may_overflow(tmp_path: Path) -> None:
+    """A range that does not fit is one of the job's numbers, not of a polynomial off its piece."""
+    np.save(tmp_path / "x.npy", np.full((4, 2), 13.0))
+    plan = Plan("far", 18, {"x": Input((Piece("owner", "d", 4, ("a", "b")),), False, False)}, {"out": ("reader",)})
+    found = sampling.run(plan, lambda x: {"out": jnp.exp(x) + jnp.tanh(100 * x)}, {"x": tmp_path / "x.npy"})
+    assert min(line.headroom_bits for line in found.ranges) > 2
