@@ -26,6 +26,7 @@ from mpcnode.errors import MpcError
 from mpcnode.graph import Graph, Kind
 
 DEADLINE_S = 120.0
+BUSY = 1.0  # load before or after a measurement from which on its figures are preliminary
 PRODUCTS = 2  # that an evaluator of masked evaluation computes for each of the program's, at least
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import matplotlib as mpl
 import numpy as np
 import typer
-from measure import bounds
+from measure import BUSY, bounds
 from sweep import RESULTS, SWEEPS, of_sweep, slope
 
 mpl.use("Agg")
@@ -78,9 +78,11 @@ def draw(record: dict[str, Any], file: Path) -> None:
     handles, labels = places[0].get_legend_handles_labels()
     places[-1].legend(handles, labels, loc="upper left", frameon=False)
     at, machine = record["limits"], record["machine"]
-    notes = (
+    busy = max(machine["load"] or 0.0, machine["load_after"] or 0.0)
+    notes = "PRELIMINARY: the machine had other work\n" if busy > BUSY else ""
+    notes += (
         f"W2: 784-128-128-10, batch 128, all else as in the base\n{record['at'][:10]}, {machine['cpu']},\n"
-        f"{machine['cores']} cores shared by all nodes, load before {machine['load']:.1f}\n"
+        f"{machine['cores']} cores shared by all nodes, load {machine['load'] or 0:.0f} before\n"
         f"kernel {at['gmac_per_s']:.1f} GMAC/s a thread, stream {at['stream_bytes_per_s'] / 1e6:.0f} MB/s,\n"
         f"message {at['message_s'] * 1e6:.0f} µs"
     )

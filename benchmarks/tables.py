@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from measure import bounds
+from measure import BUSY, bounds
 from sweep import SWEEPS, of_sweep, slope
 from workloads import all_workloads
 
@@ -40,7 +40,7 @@ def conditions(record: Record) -> str:
     if at is not None:
         found += f"; kernel {at['gmac_per_s']:.1f} GMAC/s a thread, one TLS stream {at['stream_bytes_per_s'] / 1e6:.0f}"
         found += f" MB/s, a message {time_(at['message_s'])} one way"
-    if busy > 1:
+    if busy > BUSY:
         found += f". **Preliminary: the machine had other work (load {busy:.0f} on {machine['cores']} cores)**"
     return found + "."
 
