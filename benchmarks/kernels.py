@@ -20,6 +20,7 @@ from rich.table import Table
 
 from mpcnode.kernels import native, reference
 from mpcnode.kernels.prg import Prg
+from mpcnode.window import Window
 
 SHAPES = [
     (1024, 1024, 1024),
@@ -33,6 +34,13 @@ SHAPES = [
     (25, 8192, 20),
     (1000, 1000, 1),
     (1, 1000, 1000),
+]
+# images [number, side, side, channels], window [side, side, channels, outputs], zeros around
+CONVOLUTIONS = [
+    ((128, 28, 28, 1), (5, 5, 1, 20), 0),
+    ((128, 12, 12, 20), (5, 5, 20, 50), 0),
+    ((128, 8, 8, 50), (5, 5, 50, 20), 4),  # the second layer's gradient by its input: most of its products are zeros
+    ((32, 32, 32, 64), (3, 3, 64, 64), 1),
 ]
 BITS = 47  # of a comparison of numbers with 18 bits behind the binary point that are truncated anyway
 RNG = np.random.default_rng(1)
@@ -85,6 +93,15 @@ def calls(elements: int) -> list[tuple[str, tuple[Any, ...], dict[str, Any]]]:
     ]
 
 
+def convolution(images: tuple[int, ...], sizes: tuple[int, ...], zeros: int) -> tuple[tuple[Any, ...], int]:
+    """Arguments of `conv`, and how many of its multiply-adds meet no zero."""
+    ends, ones = (zeros, zeros), (1, 1)
+    window = Window(ones, ends, ends, ones, ones)
+    side, length = images[1], sizes[0]
+    met = sum(0 <= place + i - zeros < side for place in range(side + 2 * zeros - length + 1) for i in range(length))
+    return (ring(1, *images), ring(1, *sizes), window), images[0] * met**2 * sizes[2] * sizes[3]
+
+
 class Report:
     """One table; a row holds the rate of each implementation and their ratio."""
 
@@ -112,7 +129,7 @@ def run(
     budget_s: Annotated[float, typer.Option(help="Seconds for each measurement.")] = 0.2,
     compare: Annotated[bool, typer.Option(help="Measure the reference too.")] = True,
 ) -> None:
-    """Measure every kernel and print three tables."""
+    """Measure every kernel and print four tables."""
     native.set_threads(threads)
     native.set_isa(isa)
     modules: list[ModuleType] = [native, reference] if compare else [native]
@@ -122,6 +139,12 @@ def run(
     report = Report("matrix products mod 2^64", "GMAC/s", modules, budget_s)
     for m, k, n in SHAPES:
         report.row(f"{m} x {k} x {n}", "matmul", (ring(m, k), ring(k, n)), {}, m * k * n)
+    console.print(report.table)
+
+    report = Report("convolutions mod 2^64, by the products that are not zeros", "GMAC/s", modules, budget_s)
+    for images, sizes, zeros in CONVOLUTIONS:
+        args, work = convolution(images, sizes, zeros)
+        report.row(f"{images} by {sizes}, {zeros} zeros around", "conv", args, {}, work)
     console.print(report.table)
 
     report = Report(f"{elements} elements", "GB/s", modules, budget_s)
