@@ -119,8 +119,7 @@ def save(model: Any, path: Path) -> None:
 def to_array(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """float32, int32 or bool; larger integers stand for "to the end"."""
     if array.dtype.kind in "iu":
-        whole: npt.NDArray[Any] = np.clip(array, np.iinfo(np.int32).min, np.iinfo(np.int32).max)
-        return whole.astype(np.int32)
+        return np.asarray(np.clip(array, np.iinfo(np.int32).min, np.iinfo(np.int32).max), np.int32)
     if array.dtype.kind == "b":
         return array.astype(np.bool_)
     if array.dtype.kind in "fV":  # V: bfloat16 and its like

@@ -108,6 +108,24 @@ def test_a_secret_model_predicts_on_secret_data(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, theirs.apply(theirs.params, X), atol=5e-3)
 
 
+def test_a_sequence_model_gives_the_reference_numbers() -> None:
+    """As PyTorch writes it: the last step by a scalar index of -1, and attributes that say the default."""
+    node = helper.make_node
+    nodes = [
+        node("Reshape", ["x", "steps"], ["x0"]),
+        node("LSTM", ["x0", "w", "r", "b"], ["all"], hidden_size=3, direction="forward", input_forget=0, layout=0),
+        node("Gather", ["all", "last"], ["x1"], axis=0),
+        node("Squeeze", ["x1", "first"], ["y"]),
+    ]
+    tensors = {
+        "steps": np.array([8, 2, -1]), "w": RNG.normal(size=(1, 12, 8)), "r": RNG.normal(size=(1, 12, 3)),
+        "b": RNG.normal(size=(1, 24)), "last": np.array(-1), "first": np.array([0]),
+    }  # fmt: skip
+    net = model_of(nodes, {n: a.astype(np.float32) if a.dtype.kind == "f" else a for n, a in tensors.items()})
+    [wanted] = ReferenceEvaluator(net).run(None, {"x": X})
+    np.testing.assert_allclose(from_file(net).apply({}, X), wanted, atol=1e-5)
+
+
 # ---- refusals ------------------------------------------------------------------------------------------------------
 def one(op: str, **attributes: Any) -> Any:
     return model_of([helper.make_node(op, ["x"], ["y"], name="/last", **attributes)], {})

@@ -75,6 +75,7 @@ def check(case: Any) -> str:
     return ""
 
 
+@pytest.mark.timeout(900)
 def test_every_operator_passes_its_cases() -> None:
     """Two of each operator: all of them take minutes, most of them to compile."""
     found = cases()

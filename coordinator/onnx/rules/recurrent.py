@@ -51,7 +51,7 @@ def _layer(
     usual = USUAL[op] * w.shape[0]
     if lengths is not None and not _all_whole(lengths, x.shape[1 if layout else 0]):
         raise Refusal("with sequences of several lengths is not supported", "pad them, and leave sequence_lens out")
-    if attributes.pop("activations", usual) != usual or attributes:
+    if attributes.pop("activations", usual) != usual or attributes.pop("input_forget", 0) or attributes:
         raise Refusal("is not supported with its own activations, clip or input_forget")
     xs = jnp.swapaxes(x, 0, 1) if layout else x
     outputs, states = [], []
