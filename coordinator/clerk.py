@@ -241,7 +241,10 @@ class Clerk:
         for (name, job, attempt), value in found.items():
             value.kept.counts |= self._is_done(Run(job, attempt))
             value.missing.extend(p for p in value.kept.parties if p not in holders[name, job, attempt])
-        return [found[key] for key in sorted(found) if found[key].kept.counts]
+        # A node that was away while a value was made anew still has the old one: what the most nodes have is the value.
+        by_worth = sorted(found.values(), key=lambda value: (-len(value.missing), value.kept.kept_at))
+        best = {value.kept.name: value for value in by_worth if value.kept.counts}
+        return [best[name] for name in sorted(best)]
 
     def _is_done(self, run: Run) -> bool:
         job = self.store.job(run.job, reports=False)

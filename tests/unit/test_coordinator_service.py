@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from coordinator.store import Store
 from mpcnode.cluster import Cluster
 from mpcnode.errors import ConfigError, MpcError, SealError
 from mpcnode.graph import Graph, Kind, Op, Type
+from mpcnode.graph_wire import type_to_wire
 from mpcnode.wire import coordinator_pb2 as wire
 from mpcnode.wire import graph_pb2, node_pb2
 
@@ -113,6 +115,39 @@ def test_the_schemas_of_all_owners(cluster: World) -> None:
 
 
 # ---- who may what ---------------------------------------------------------------------------------------------------
+def kept(job: str, counts: bool = True, name: str = "model") -> node_pb2.Kept:
+    leaf = node_pb2.Leaf(path=[".w"], type=type_to_wire(Type(Kind.ARITH, 18, (2,))), dtype="float32")
+    return node_pb2.Kept(name=name, job=job, attempt=1, program="ab" * 32, parties=NAMES, leaves=[leaf], counts=counts)
+
+
+def test_kept_values_and_who_lacks_a_share(cluster: World) -> None:
+    client = cluster.client()
+    done = client.submit(compiled(program()))
+    ended(client, done)
+    cluster.nodes["helper"].kept = [kept("old"), kept(done, False, "new"), kept("failed", False, "ghost")]
+    cluster.nodes["clinic_a"].kept = [kept("old"), kept(done, False, "new")]
+    cluster.nodes["clinic_b"].kept = [kept(done, False, "new"), kept("failed", False, "ghost")]
+    found = {value.kept.name: (value.kept.counts, list(value.missing)) for value in client.kept()}
+    assert found == {"model": (True, ["clinic_b"]), "new": (True, [])}  # the job of "new" is done, whatever nodes heard
+    cluster.nodes["clinic_b"].kept[0].program = "cd" * 32
+    assert {value.kept.name: list(value.missing) for value in client.kept()}["new"] == ["clinic_b"]
+    cluster.stop_node("clinic_a")
+    assert {value.kept.name: list(value.missing) for value in client.kept()}["model"] == ["clinic_a", "clinic_b"]
+    cluster.start_node("clinic_a")
+
+
+def test_nodes_hear_that_what_they_keep_counts(cluster: World) -> None:
+    client = cluster.client()
+    graph = program()
+    store = {"kept": "model", "path": (), "dtype": "float32", "to": (), "replace": 0}
+    job = client.submit(compiled(Graph((*graph.ops, Op("store", (1,), store, graph.ops[1].type)))))
+    assert state(ended(client, job)) == "DONE"
+    finish = time.monotonic() + LIMIT_S
+    while any(("keep", job) not in node.calls for node in cluster.nodes.values()):
+        assert time.monotonic() < finish
+        time.sleep(0.01)
+
+
 def test_a_recipient_gets_nothing_that_is_sealed_to_another(cluster: World) -> None:
     job = cluster.client().submit(compiled(program(recipients=("analyst", "clinic_b"))))
     assert state(ended(cluster.client(), job)) == "DONE"

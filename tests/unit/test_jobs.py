@@ -22,6 +22,7 @@ from coordinator.jobs import (
     Instruction,
     Job,
     JobState,
+    Keep,
     Lost,
     Machine,
     Overdue,
@@ -380,3 +381,55 @@ def test_whatever_happens_every_job_ends_once_and_in_order(seed: int) -> None:
         if timers:
             carry_out(m.handle(Overdue(timers[-1].run, timers[-1].mark)))
     assert sorted(ended) == names and m.state == State()
+
+
+# ---- kept values and guests -----------------------------------------------------------------------------------------
+def test_nodes_are_told_that_what_they_keep_counts_once_all_are_done() -> None:
+    keeping = Job(R, DIGEST, frozenset(), keeps=True)
+    m = machine(Submitted(keeping), *(Prepared(R, party, DIGEST) for party in PARTIES))
+    m.handle(Finished(R, "helper"))
+    m.handle(Finished(R, "a"))
+    assert m.handle(Finished(R, "b")) == [
+        Enter(R, JobState.DONE),
+        Record("one", "done"),
+        *(Keep(R, party) for party in PARTIES),
+    ]
+
+
+def test_nobody_keeps_anything_of_a_job_that_fails_anywhere() -> None:
+    keeping = Job(R, DIGEST, frozenset(), keeps=True)
+    m = machine(Submitted(keeping), *(Prepared(R, party, DIGEST) for party in PARTIES), Finished(R, "a"))
+    ends_with(m.handle(Failed(R, "b", "the disk is full")), "b: the disk is full")
+
+
+def test_a_guest_has_a_part_in_its_job_only() -> None:
+    everybody = (*PARTIES, "guest")
+    with_guest = job("one")._replace(guests=("guest",))
+    m = machine(Submitted(with_guest))
+    assert m.handle(Submitted(job("two"))) == [Record("two", "queued")]
+    for party in PARTIES:
+        assert m.handle(Prepared(R, party, DIGEST)) == []
+    started = m.handle(Prepared(R, "guest", DIGEST))
+    assert [i.party for i in started if isinstance(i, Start)] == list(everybody)
+    for event in delivered():
+        m.handle(event)
+    for party in ("helper", "guest", "a"):
+        m.handle(Finished(R, party))
+    instructions = m.handle(Finished(R, "b"))
+    assert [i.party for i in instructions if isinstance(i, Prepare)] == list(PARTIES)  # the next job, without it
+
+
+def test_a_guest_that_goes_away_ends_the_job_for_all() -> None:
+    m = machine(Submitted(job("one")._replace(guests=("guest",))))
+    told = [i.party for i in m.handle(Lost(R, "guest", "is gone")) if isinstance(i, Abort)]
+    assert told == [*PARTIES, "guest"]
+    for party in told[:-1]:
+        assert m.handle(Released(R, party)) == []
+    assert m.state.active is not None
+    m.handle(Released(R, "guest"))
+    assert m.state.active is None
+
+
+def test_an_interrupted_job_is_taken_from_its_guests_too() -> None:
+    told = machine().handle(Restarted(R, ("guest",)))
+    assert [i.party for i in told if isinstance(i, Abort)] == [*PARTIES, "guest"]
