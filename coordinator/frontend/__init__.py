@@ -82,7 +82,7 @@ def trace(
     values = [_read(scope, f"in{k}", item) for k, item in enumerate(inputs.values())]
     for item in kept.values():
         values += jax.tree_util.tree_leaves(
-            whole(item, [_load(scope.builder, item, leaf) for leaf in item.leaves]), is_leaf=_is_value
+            whole(item, [_load(scope, item, leaf) for leaf in item.leaves]), is_leaf=_is_value
         )
     found = Block(scope, flat, values).run()
     places = {name: iter(_places(name, structure[name])) for name in keeps}
@@ -212,10 +212,11 @@ def _pieces(b: Builder, item: Input, frac: int) -> Value:
     return b.reshape(whole, item.shape)
 
 
-def _load(b: Builder, item: KeptInput, leaf: Leaf) -> Value:
-    """One array of a kept value, with this job's fraction bits."""
+def _load(scope: Scope, item: KeptInput, leaf: Leaf) -> Value:
+    """One array of a kept value, with this job's fraction bits; a calibrated job takes it as it is."""
+    b = scope.builder
     value = b.emit("load", kept=item.name, run=item.run, path=leaf.path, type=leaf.type)
-    return b.align(value, b.frac) if leaf.dtype == "float32" else value
+    return b.align(value, b.frac) if leaf.dtype == "float32" and not scope.calibrated else value
 
 
 def _store(scope: Scope, keep: Keep, path: trees.Path, result: Operand | None, leaf: Any) -> None:
