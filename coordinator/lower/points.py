@@ -17,7 +17,7 @@ from mpcnode.ring import LIMIT_BITS
 MARGIN = 4  # a number may come to 2^MARGIN times the largest that was met
 MANTISSA, WIDEST = 24, 40  # bits below the largest number: as a rule, and at most
 FINE = 16  # bits below a typical number
-FINEST, MOST = 64, 126  # fraction bits of a number, and of a product
+FINEST, MOST = 63, 126  # fraction bits of a number, and of a product
 
 
 class Seen(NamedTuple):

@@ -79,7 +79,7 @@ def alike(x: float) -> Seen:
         (Seen(1e-3, 1e-9, 1e-20), 45),  # 16 bits below a typical number
         (Seen(1e-3, 1e-12, 1e-20), 49),  # but not more than 40 below the largest
         (alike(1e15), 62 - MARGIN - 50),  # what is large gets fewer
-        (alike(1e-30), 64),
+        (alike(1e-30), 63),
     ],
 )
 def test_the_binary_point_follows_from_the_sizes(seen: Seen, point: int) -> None:
