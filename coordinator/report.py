@@ -191,13 +191,13 @@ def assumptions(compiled: Compiled) -> Iterator[str]:
 
 
 def schema_table(parties: Iterable[wire.PartySchemas]) -> Table:
-    table = Table("dataset", "rows", "columns", "groups")
+    table = Table("dataset", "rows", "columns", "groups", "key")
     for party in parties:
         for schema in party.schemas:
             groups = ", ".join(f"{group.name} ({len(group.columns)})" for group in schema.groups)
             columns = ", ".join(column.name for column in schema.columns[:8])
             more = f", ... ({len(schema.columns)})" if len(schema.columns) > 8 else ""
-            cells = (f"{party.party}/{schema.dataset}", f"{schema.rows:,}", columns + more, groups)
+            cells = (f"{party.party}/{schema.dataset}", f"{schema.rows:,}", columns + more, groups, schema.key)
             table.add_row(*map(escape, cells))
     return table
 

@@ -250,12 +250,13 @@ def data_list(
     """List the datasets, or the columns of one."""
     datasets = Datasets(load_identity(folder).folder)
     if name is None:
-        table = Table("dataset", "rows", "columns", "groups", "for", "kept", "file")
+        table = Table("dataset", "rows", "columns", "groups", "key", "for", "kept", "file")
         for entry in datasets.entries():
             counts = ", ".join(f"{group} ({len(members)})" for group, members in entry.groups.items())
             may = "may be" if entry.keep else ""
-            cells = (entry.name, f"{entry.rows}", f"{len(entry.columns)}", counts, ", ".join(entry.recipients), may)
-            table.add_row(*map(escape, cells), escape(entry.path))
+            sizes = (f"{entry.rows}", f"{len(entry.columns)}", counts)
+            cells = (entry.name, *sizes, entry.key or "", ", ".join(entry.recipients), may, entry.path)
+            table.add_row(*map(escape, cells))
     else:
         table = _columns_table(datasets.entry(name))
     wide_console().print(table)

@@ -132,6 +132,14 @@ def test_data_add_list_remove(mpcnode: Run, owner: Path) -> None:
     assert "there is no dataset study" in refused(mpcnode("data", "remove", "study", "--dir", owner))
 
 
+def test_a_key_stays_with_its_owner(mpcnode: Run, owner: Path) -> None:
+    words = ["data", "add", "study", "data.csv", "--dir", owner, "--for", "analyst", "--key", "age"]
+    assert mpcnode(*words).out == "added clinic_a/study: 2 rows, 2 columns in the order of age, which stays here\n"
+    assert Datasets(owner).schema("study").key == "age"
+    assert "age" in mpcnode("data", "list", "--dir", owner).out
+    assert "age" not in mpcnode("data", "list", "study", "--dir", owner).out  # it is none of the columns
+
+
 def test_data_add_wants_to_hear_for_whom(mpcnode: Run, owner: Path) -> None:
     sentence = refused(mpcnode("data", "add", "study", "data.csv", "--dir", owner))
     assert "say with --for who may learn results that are computed from study" in sentence
