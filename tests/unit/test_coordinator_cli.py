@@ -18,6 +18,7 @@ from coordinator.client import Client
 from coordinator.local import free_ports
 from mpcnode.cluster import Cluster
 from mpcnode.identity import create_identity, load_identity
+from mpcnode.wire import graph_pb2, node_pb2
 
 JOB = """
 [job]
@@ -169,6 +170,25 @@ def test_any_stage_is_printed(run: Run, cluster: World) -> None:
     assert ran.code == 0 and '%0 = input {columns ["x0","x1"]' in ran.out and "# train.py:" in ran.out
     assert run("show", "job.toml").out.startswith("%0 = input")
     one_line(run("show", "job.toml", "--stage", "x"), "there is no stage 'x'; there is legal, ")
+
+
+def test_programs_have_a_name_that_nodes_can_allow(run: Run, cluster: World) -> None:
+    digest = run("show", "job.toml", "--digest").out.strip()
+    assert len(digest) == 64
+    with Client(cluster.identities["analyst"], cluster.cluster) as client:
+        assert client.compile("job.toml").graph.digest().hex() == digest
+        job = client.submit("job.toml")
+    assert run("show", job, "--digest").out.strip() == digest
+
+
+def test_kept_values_are_listed(run: Run, cluster: World) -> None:
+    leaf = node_pb2.Leaf(path=[".layer", "[0"], type=graph_pb2.Type(kind=graph_pb2.KIND_ARITH, shape=(30, 4)))
+    kept = node_pb2.Kept(name="model", job="train-1", attempt=1, parties=NAMES, leaves=[leaf], counts=True)
+    for name in ("helper", "clinic_a"):
+        cluster.nodes[name].kept = [kept]
+    out = run("kept").out
+    for part in ("model", "train-1/1", "layer/0", "120", "no share at clinic_b"):
+        assert part in out
 
 
 def test_costs_are_estimated(run: Run, cluster: World) -> None:

@@ -8,9 +8,11 @@ import pytest
 from fake_nodes import make_cluster
 
 from coordinator import jobfile
-from coordinator.jobfile import Input, Piece
+from coordinator.jobfile import Input, Keep, KeptInput, Leaf, Piece
 from mpcnode.cluster import Cluster
 from mpcnode.errors import ConfigError
+from mpcnode.graph import Kind, Type
+from mpcnode.graph_wire import type_to_wire
 from mpcnode.wire import coordinator_pb2, node_pb2
 
 GOOD = """
@@ -270,3 +272,63 @@ def test_a_job_may_be_made_in_python() -> None:
         jobfile.of_function(train, {"x": {"columns": "a"}}, {"w": ["a"]})
     with pytest.raises(ConfigError, match="not made of texts, numbers and lists"):
         jobfile.of_function(train, {"x": {"rows": object()}}, {"w": ["a"]})
+
+
+# ---- kept values -----------------------------------------------------------------------------------------------------
+KEEPING = GOOD.replace('weights = ["analyst"]', 'weights = { keep = "model", for = ["analyst"], replace = true }')
+USING = GOOD.replace("[outputs]", '[inputs.model]\nkept = "model"\n[outputs]')
+
+
+def value(*missing: str, shape: tuple[int, ...] = (2, 3)) -> coordinator_pb2.KeptValue:
+    leaf = node_pb2.Leaf(path=[".w"], type=type_to_wire(Type(Kind.ARITH, 18, shape)), dtype="float32")
+    kept = node_pb2.Kept(name="model", job="train-1", attempt=2, leaves=[leaf])
+    return coordinator_pb2.KeptValue(kept=kept, missing=missing)
+
+
+def test_outputs_are_revealed_or_kept(tmp_path: Path, cluster: Cluster) -> None:
+    job = read(tmp_path, KEEPING)
+    plan = jobfile.resolve(job, "job.toml", cluster, PARTIES, [value()])
+    assert plan.keeps == {"weights": Keep("model", ("analyst",), replace=True)}
+    assert plan.outputs == {"accuracy": ("analyst", "clinic_a")}
+    assert read(tmp_path, KEEPING.replace(", replace = true", "")).outputs != job.outputs
+    table = GOOD.replace('weights = ["analyst"]\n', "") + '[outputs.weights]\nkeep = "model"\n'
+    assert jobfile.resolve(read(tmp_path, table), "job.toml", cluster, PARTIES).keeps == {"weights": Keep("model")}
+
+
+def test_a_kept_input_is_what_it_was(tmp_path: Path, cluster: Cluster) -> None:
+    plan = jobfile.resolve(read(tmp_path, USING), "job.toml", cluster, PARTIES, [value()])
+    assert plan.kept == {
+        "model": KeptInput("model", "train-1/2", (Leaf((".w",), Type(Kind.ARITH, 18, (2, 3)), "float32"),))
+    }
+    assert plan.inputs.keys() == {"x", "y"}
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "why"),
+    [
+        (USING, [], r"inputs\.model\.kept: nothing is kept as 'model'; there is none"),
+        (USING.replace('"model"', '"modell"'), [value()], r"nothing is kept as 'modell': did you mean 'model'"),
+        (USING, [value("clinic_a")], r"clinic_a cannot be asked for, or has lost, its share of model, which train-1"),
+        (
+            USING.replace('kept = "model"', 'kept = "model"\ncolumns = "w"'),
+            [],
+            r"inputs\.model: a kept value is what it",
+        ),
+        (KEEPING.replace(", replace = true", ""), [value()], r"outputs\.weights\.keep: model is kept already, made by"),
+        (KEEPING.replace('for = ["analyst"]', 'for = ["eve"]'), [], r"there is no member 'eve'"),
+        (KEEPING.replace("keep =", "kept ="), [], r"outputs\.weights\.keep: this field is missing"),
+        (KEEPING.replace('"model"', '"My Model"'), [], r"outputs\.weights\.keep: a name is"),
+        (KEEPING.replace('["analyst", "clinic_a"]', '{ keep = "model" }'), [], r"two outputs are kept as model"),
+        (GOOD.replace('weights = ["analyst"]', "weights = 3"), [], r"outputs\.weights: "),
+    ],
+)
+def test_kept_values_that_do_not_fit_are_named(
+    tmp_path: Path, cluster: Cluster, text: str, values: list[coordinator_pb2.KeptValue], why: str
+) -> None:
+    with pytest.raises(ConfigError, match=why):
+        jobfile.resolve(read(tmp_path, text), "job.toml", cluster, PARTIES, values)
+
+
+def test_nodes_that_describe_nonsense_are_not_believed(tmp_path: Path, cluster: Cluster) -> None:
+    with pytest.raises(ConfigError, match=r"the nodes describe model in a way that makes no sense"):
+        jobfile.resolve(read(tmp_path, USING), "job.toml", cluster, PARTIES, [value(shape=(1 << 40, 1 << 20))])
