@@ -304,8 +304,12 @@ class Kept:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """The node and its operator's commands change the registry one after the other."""
-        self._folder.mkdir(mode=0o700, exist_ok=True)
-        with (self._folder / ".lock").open("w") as lock:
+        try:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            lock = (self._folder / ".lock").open("w")
+        except OSError as error:
+            raise ConfigError(f"{self._folder} cannot be written: {error.strerror}") from error
+        with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 

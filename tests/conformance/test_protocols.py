@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from rows import NAMES, ROWS, Case, Owners, ring, secret, written
 
 from mpcnode import protocols
 from mpcnode.engine import Plan
-from mpcnode.graph import OPS, Graph, Kind, Op, Type, verify
+from mpcnode.graph import OPS, Attr, Graph, Kind, Op, Type, verify
 from mpcnode.matching import joins, sent_bytes
 from mpcnode.ops import INTERACTIVE
 from mpcnode.protocols import Cost, Protocol
@@ -135,3 +136,33 @@ def test_a_guest_brings_data_and_computes_nothing(protocol: str, evaluators: int
     assert all(sent[size, rank] == 2 * 8 * 12 for rank in range(rules.helpers, size))
     assert all(target < size for _, target in sent), "a guest receives nothing"
     assert rules.helpers == 0 or (size, 0) not in sent
+
+
+@pytest.mark.parametrize("evaluators", [2, 3])
+def test_what_a_guest_brings_is_masked_for_every_evaluator(evaluators: int) -> None:
+    """Each evaluator has m and one additive part of the mask, of which it takes all to unmask; the helper has no m."""
+    value = ring(50)
+    case = Case("guest", (secret(value),), lambda b, x: x, lambda x: x)
+    graph, data = written(case, ["guest"])
+    rules, size = protocols.get("masked"), 1 + evaluators
+    made = [Keeper(data, rules, rank, size) for rank in range(size + 1)]
+    graph = Graph((*graph.ops, Op("store", (0,), STORE, graph.ops[0].type)))
+    simulate(graph, {}, "masked", evaluators=evaluators, hooks=made.__getitem__, guests=["guest"])
+    masked, masks = made[1].stored[0].reshape(-1), [made[rank].stored[1].reshape(-1) for rank in range(1, size)]
+    np.testing.assert_array_equal(masked - sum(masks), value.view(np.uint64))
+    np.testing.assert_array_equal(sum(masks), made[0].stored[0].reshape(-1))
+    for known in masks:  # one alone, or all but one, leave every element masked
+        assert np.all(masked != value.view(np.uint64)) and np.all(masked - known != value.view(np.uint64))
+        assert np.all(masked - (sum(masks) - known) != value.view(np.uint64))
+
+
+STORE: dict[str, Attr] = {"kept": "value", "path": (), "dtype": "int32", "to": (), "replace": 0}
+
+
+class Keeper(Owners):
+    """Remembers what is kept."""
+
+    stored: Any
+
+    def store(self, op: Op, sharing: Any) -> None:
+        self.stored = sharing
