@@ -7,14 +7,14 @@ C-contiguous and aligned (else copied).  A call costs about a microsecond, plus 
 from __future__ import annotations
 
 import math
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mpcnode.kernels import _native
-from mpcnode.kernels.places import Zeros, padded, products, unpadded, zeros
+from mpcnode.kernels.places import Zeros, entries, padded, products, unpadded, zeros
 from mpcnode.kernels.reference import (
     CHUNK,
     U8,
@@ -67,6 +67,7 @@ _BYTES = _ffi.typeof("uint8_t[]")
 _INDICES = _ffi.typeof("int64_t[]")
 _U64 = np.dtype(np.uint64)
 _U8 = np.dtype(np.uint8)
+FEW = 1 << 16  # entries of tables that are worth remembering; making longer ones is little beside their product
 _ISAS = ("portable", "avx2", "avx512")
 
 
@@ -192,7 +193,7 @@ def matmul_add(out: U64, a: U64, b: U64, *, negate: bool = False) -> None:
     _product(out, a, b, -1 if negate else 1)
 
 
-@cache
+@lru_cache(maxsize=64)
 def _laid_out(x_shape: tuple[int, ...], w_shape: tuple[int, ...], window: Window, *strides: tuple[int, ...]) -> Any:
     """The arguments of mpc_matmul_at that describe the products of one group."""
     found = products(x_shape, w_shape, window, *strides)
@@ -218,11 +219,13 @@ def _convolved(out: U64 | None, x: U64, w: U64, window: Window, mode: int) -> U6
         raise ValueError(f"conv_add: want writable C-contiguous uint64{list(shape)}, got {out.dtype}{list(out.shape)}")
     if zeros(space, sizes, window) is Zeros.WRITE:
         x, window = padded(x, window), unpadded(window)
+    few = entries(left[1], x.shape[2:-1], sizes, left[-1], window) <= FEW
+    laid_out = _laid_out if few else _laid_out.__wrapped__
     for group in range(left[0] if out.size else 0):
         a, a_data = _strided(x[group])
         b, b_data = _strided(w[group])
         a_strides, b_strides = (tuple(s // 8 for s in v.strides) for v in (a, b))
-        count, *tables = _laid_out(a.shape, b.shape, window, a_strides, b_strides)
+        count, *tables = laid_out(a.shape, b.shape, window, a_strides, b_strides)
         to = _from_buffer(_WORDS, out[group])
         if _lib.mpc_matmul_at(to, a_data, b_data, right[-1], b_strides[-1], count, *tables, mode):
             raise MemoryError(f"conv: no memory to gather {list(left)} and {list(right)}")

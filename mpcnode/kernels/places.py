@@ -25,17 +25,33 @@ Offsets: TypeAlias = npt.NDArray[np.int64]
 Strides: TypeAlias = tuple[int, ...]
 
 WORTH = 0.8  # of the elements of all windows: if as many are no zeros, zeros are multiplied too
+COLUMNS = 1 << 20  # of the products of all classes: with more, their tables cost more than the zeros
 
 
 class Axis(NamedTuple):
-    """Places on one spatial axis whose windows meet the same elements: in the input, place p's element e is number
-    start[p] + step[e].
+    """Places on one spatial axis whose windows meet the same elements.  Element 0 of place p's window would stand at
+    first[p], counted from the first input, with zeros between.
     """
 
     places: Offsets
     elements: Offsets
-    start: Offsets
-    step: Offsets
+    first: Offsets
+    dilation: int
+    between: int
+
+    @property
+    def start(self) -> Offsets:
+        """The number, in the input, of the first element that each place meets ..."""
+        return (self.first + self._least * self.dilation) // self.between
+
+    @property
+    def step(self) -> Offsets:
+        """... and what each element adds to it."""
+        return (self.elements - self._least) * self.dilation // self.between
+
+    @property
+    def _least(self) -> int:
+        return int(self.elements[0]) if len(self.elements) else 0
 
 
 class Product(NamedTuple):
@@ -80,13 +96,26 @@ class Zeros(enum.Enum):
 
 
 def zeros(space: tuple[int, ...], sizes: tuple[int, ...], window: Window) -> Zeros:
-    met, everything = 1, math.prod(window.places(space, sizes)) * math.prod(sizes)
+    """For windows of these sizes over this space."""
+    met, everything, columns = 1, math.prod(window.places(space, sizes)) * math.prod(sizes), 1
     for axis in _axes(space, sizes, window):
         met *= sum(len(kind.places) * len(kind.elements) for kind in axis)
-    return Zeros.NONE if met == everything else Zeros.WRITE if met >= WORTH * everything else Zeros.SKIP
+        columns *= sum(len(kind.elements) for kind in axis)
+    if met == everything:
+        return Zeros.NONE
+    return Zeros.WRITE if met >= WORTH * everything or columns > COLUMNS else Zeros.SKIP
 
 
-@lru_cache(maxsize=256)
+def entries(images: int, space: tuple[int, ...], sizes: tuple[int, ...], channels: int, window: Window) -> int:
+    """How long the tables of `products` are."""
+    rows, columns = images, channels
+    for axis in _axes(space, sizes, window):
+        rows *= sum(len(kind.places) for kind in axis)
+        columns *= sum(len(kind.elements) for kind in axis)
+    return rows + columns
+
+
+@lru_cache(maxsize=64)
 def _axes(space: tuple[int, ...], sizes: tuple[int, ...], window: Window) -> tuple[tuple[Axis, ...], ...]:
     axes = zip(space, sizes, window.places(space, sizes), *window, strict=True)
     return tuple(tuple(_classes(*axis)) for axis in axes)
@@ -95,18 +124,20 @@ def _axes(space: tuple[int, ...], sizes: tuple[int, ...], window: Window) -> tup
 def _classes(
     n: int, size: int, count: int, stride: int, low: int, high: int, between: int, dilation: int
 ) -> Iterator[Axis]:
-    """The places on one axis by what their windows meet."""
-    place, element = np.arange(count, dtype=np.int64), np.arange(size, dtype=np.int64)
-    at = place[:, None] * stride + element * dilation - low
-    inside = (at % between == 0) & (at >= 0) & (at <= (n - 1) * between)
-    kinds, which = np.unique(inside, axis=0, return_inverse=True)
-    for i, met in enumerate(kinds):
-        places, elements = place[which.reshape(-1) == i], element[met]
-        if not len(elements):
-            yield Axis(places, elements, np.zeros(len(places), np.int64), elements)
-            continue
-        start = at[places, elements[0]] // between
-        yield Axis(places, elements, start, (elements - elements[0]) * dilation // between)
+    """The places on one axis by what their windows meet: a range of the elements that do not fall between inputs."""
+    first = np.arange(count, dtype=np.int64) * stride - low  # where a place's element 0 stands
+    element = np.arange(size, dtype=np.int64)
+    for phase in np.unique(first % between):
+        fitting = element[(phase + element * dilation) % between == 0]
+        places = np.flatnonzero(first % between == phase)
+        below = np.searchsorted(fitting * dilation, -first[places], "left")
+        above = np.searchsorted(fitting * dilation, (n - 1) * between - first[places], "right")
+        ranges, which = np.unique(np.stack([below, np.maximum(below, above)]), axis=1, return_inverse=True)
+        by_range = np.argsort(which.reshape(-1), kind="stable")
+        ends = np.searchsorted(which.reshape(-1)[by_range], np.arange(ranges.shape[1] + 1))
+        for i, (low_end, high_end) in enumerate(ranges.T):
+            here = places[by_range[ends[i] : ends[i + 1]]]
+            yield Axis(here, fitting[low_end:high_end], first[here], dilation, between)
 
 
 def _paired(terms: list[tuple[Offsets, int, Offsets, int]]) -> tuple[Offsets, Offsets]:
@@ -118,7 +149,6 @@ def _paired(terms: list[tuple[Offsets, int, Offsets, int]]) -> tuple[Offsets, Of
     return here, there
 
 
-@lru_cache(maxsize=256)
 def products(
     x_shape: tuple[int, ...],
     w_shape: tuple[int, ...],

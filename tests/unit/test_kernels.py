@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpcnode import kernels
-from mpcnode.kernels import U64, reference
+from mpcnode.kernels import U64, places, reference
 from mpcnode.window import Window
 
 ROOT = Path(__file__).parents[2]
@@ -326,6 +326,25 @@ def test_conv_across_the_blocks(setting: None, left: tuple[int, ...], right: tup
     r = rng(*left)
     same("conv", ring(r, *left), ring(r, *right), window)
     same("conv", moved(r, *left), moved(r, *right), window)
+
+
+def test_conv_of_long_windows_writes_its_zeros_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every place at the ends of a line meets other elements; a product for each would need long tables."""
+    r, ends = rng(), (60,)
+    x, w, window = ring(r, 1, 2, 61, 2), ring(r, 1, 61, 2, 3), Window((1,), ends, ends, (1,), (1,))
+    assert places.zeros((61,), (61,), window) is places.Zeros.SKIP
+    monkeypatch.setattr(places, "COLUMNS", 60 * 61)
+    assert places.zeros((61,), (61,), window) is places.Zeros.WRITE
+    same("conv", x, w, window)
+
+
+def test_conv_remembers_short_tables_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, w = ring(rng(), 2, 3, 6, 6, 2), ring(rng(), 2, 3, 3, 2, 5)
+    for most in (0, 1 << 16):
+        native._laid_out.cache_clear()
+        monkeypatch.setattr(native, "FEW", most)
+        same("conv", x, w, PLAIN)
+        assert native._laid_out.cache_info().currsize == (most > 0)
 
 
 def test_conv_takes_any_memory(setting: None) -> None:
