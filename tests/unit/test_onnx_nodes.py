@@ -53,9 +53,10 @@ def frozen(model: Any, inputs: Sequence[Any]) -> Any:
     """The model with its integer inputs as constants, as exporters write shapes, axes and counts."""
     found = onnx.ModelProto()
     found.CopyFrom(model)
-    every = model.graph.node[0].op_type in ("Range", "ConstantOfShape")
+    op = model.graph.node[0].op_type
+    every = op in ("Range", "ConstantOfShape")
     for value, array in list(zip(found.graph.input, map(np.asarray, inputs), strict=True)):
-        if every or (array.dtype.kind == "i" and len(inputs) > 1):
+        if every or (array.dtype.kind == "i" and len(inputs) > 1) or (op == "OneHot" and array.size == 1):
             found.graph.initializer.append(onnx.numpy_helper.from_array(array, value.name))
             found.graph.input.remove(value)
     return found
