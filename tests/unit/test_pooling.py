@@ -99,6 +99,12 @@ def test_windows_are_dilated() -> None:
     agree(lambda x: (dilated(x), dilated(x, add=True)), X)
 
 
+def test_what_is_the_same_in_a_window_may_be_all_that_is_secret() -> None:
+    function = lambda x: largest(x[0, 0] + TIES, **WINDOWS["padded"])  # noqa: E731
+    agree(lambda x: (function(x), gradient(function)(x)), X)
+    agree(lambda x: largest(x + x[0, 0], **WINDOWS["padded"]), X)
+
+
 def test_integers() -> None:
     agree(lambda x: largest(x.astype(jnp.float32), **WINDOWS["padded"]), (5 * X).astype(np.int32))
     windows = {"window_dimensions": (1, 2), "window_strides": (1, 2), "padding": "VALID"}

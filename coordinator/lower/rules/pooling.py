@@ -84,13 +84,13 @@ def _without_offset(s: Site, x: Value, lines: list[Line]) -> tuple[Value, Value 
     """x = y + c where c does not change within windows: y, and c at their places."""
     places = {n.axis: n.places for n in lines}
     for i in (0, 1) if s.b.op(x).name == "add" else ():
-        wide = s.b.op(argument(s.b, x, i))
-        if wide.name != "broadcast":
+        wide, rest = s.b.op(argument(s.b, x, i)), argument(s.b, x, 1 - i)
+        if wide.name != "broadcast" or rest.public:
             continue
         narrow, dims = Value(wide.args[0], s.b.ops[wide.args[0]].type), wide.integers("dims")
         if all(n == 1 or d not in places for n, d in zip(narrow.shape, dims, strict=True)):
             shape = tuple(places.get(axis, n) for axis, n in enumerate(x.shape))
-            return argument(s.b, x, 1 - i), s.b.emit("broadcast", narrow, shape=shape, dims=dims)
+            return rest, s.b.emit("broadcast", narrow, shape=shape, dims=dims)
     return x, None
 
 
