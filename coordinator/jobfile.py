@@ -218,6 +218,12 @@ class Input(NamedTuple):
     squeeze: bool
     integer: bool  # every column holds integers or booleans
     joined: bool = False  # side by side: row i of every piece has the same key
+    boolean: bool = False  # every column holds booleans
+
+    @property
+    def dtype(self) -> str:
+        """Of the array that the function gets."""
+        return "bool" if self.boolean else "int32" if self.integer else "float32"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -410,7 +416,7 @@ def _raised(error: Exception, file: Path) -> str:
 
 def _input(section: InputSection, place: str, offered: Mapping[str, node_pb2.Schema]) -> Input:
     pieces: list[Piece] = []
-    integer = True
+    kinds: set[str] = set()
     blocks = section.blocks()
     for i, (block, wanted) in enumerate(blocks, 1):
         field = f"{place}.join[{i}]" if section.join else place
@@ -419,10 +425,11 @@ def _input(section: InputSection, place: str, offered: Mapping[str, node_pb2.Sch
         schema = offered[block]
         columns = _expand(wanted, f"{field}.columns", block, schema)
         dtypes = {column.name: column.dtype for column in schema.columns}
-        integer = integer and all(dtypes[name] in ("int64", "bool") for name in columns)
+        kinds.update(dtypes[name] for name in columns)
         owner, _, dataset = block.partition("/")
         pieces.append(Piece(owner, dataset, schema.rows, columns))
-    found = Input(tuple(pieces), section.squeeze, integer, joined=bool(section.join))
+    whole = kinds <= {"int64", "bool"}
+    found = Input(tuple(pieces), section.squeeze, whole, joined=bool(section.join), boolean=kinds == {"bool"})
     if found.joined:
         _check_joined(place, [offered[block] for block, _ in blocks], [block for block, _ in blocks])
     first = pieces[0]

@@ -32,6 +32,7 @@ MAX_OPS = 1 << 20
 MAX_DEPTH = 8
 MAX_FRAC = 127  # products of small numbers have more fraction bits than the ring has
 TOP = 63  # the bit of the sign
+MAX_ONEHOT = 1 << 16
 MAX_STEPS = 1 << 40  # iterations of one op, over all the loops around it: they address randomness
 
 
@@ -459,6 +460,16 @@ def _inject(args: Sequence[Op], op: Op) -> Type:
     return Type(ARITH, 0, args[0].type.shape)
 
 
+def _onehot(args: Sequence[Op], op: Op) -> Type:
+    """In front of the argument's axes a new one of length `size`, whose entry j is the bit x = j mod 2^w, where 2^w is
+    the least power of two that is not below `size`.
+    """
+    t, size = args[0].type, op.integer("size")
+    _need(t.kind is ARITH and t.frac == 0, "wants arith integers")
+    _need(1 <= size <= MAX_ONEHOT, f"size must be 1 to {MAX_ONEHOT}")
+    return Type(BIT, 0, (size, *t.shape))
+
+
 def _select(args: Sequence[Op], op: Op) -> Type:
     """The second argument where the bit equals `keep`, else 0."""
     bit, x = args[0].type, args[1].type
@@ -556,6 +567,7 @@ OPS: dict[str, Row] = {
     "or": Row(2, {}, _xor),
     "not": Row(1, {}, _not),
     "sign": Row(1, {"lo": int}, _sign, {"top": int}),
+    "onehot": Row(1, {"size": int}, _onehot),
     "inject": Row(1, {}, _inject),
     "select": Row(2, {"keep": int}, _select),
     # control

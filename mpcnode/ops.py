@@ -230,6 +230,10 @@ async def _sign(c: Call) -> Array:
     return await c.protocol.sign(c.p, c.args[0], c.op.integer("lo"), c.op.integer("top", TOP))
 
 
+async def _onehot(c: Call) -> Array:
+    return await c.protocol.onehot(c.p, c.args[0], c.op.integer("size"))
+
+
 async def _select(c: Call) -> Array:
     return await c.protocol.select(c.p, c.args[0], c.args[1], c.op.integer("keep"))
 
@@ -267,6 +271,7 @@ INTERACTIVE: dict[str, Interactive] = {
     "or": _or,
     "trunc": _trunc,
     "sign": _sign,
+    "onehot": _onehot,
     "select": _select,
     "inject": _inject,
 }

@@ -26,7 +26,7 @@ def run_plain(
     kept = kept or {}
     arguments: list[Any] = []
     for name, item in inputs.items():
-        array = arrays[name].astype(np.int32 if item.integer else np.float32)
+        array = arrays[name].astype(item.dtype)
         arguments.append(array.reshape(item.shape))
     for value, leaves in kept.values():
         arguments.append(

@@ -197,6 +197,14 @@ class Builder:
             return self.emit("scale", x, by=1, frac=-bits)
         return self.emit("scale", x, by=1 << (bits - x.frac), frac=-x.frac)
 
+    def settled(self, x: Value) -> Value:
+        """x, behind a padding that is cut off again, where no pass looks for what x was before its truncation.  Passes
+        may move a truncation, or save it, as long as nobody can tell but by the last bit; who asks twice for the same
+        rounding, or for comparisons that agree with each other, can.
+        """
+        wide = self.emit("pad", self.reshape(x, (x.type.size,)), low=(0,), high=(1,))
+        return self.reshape(self.slice_axis(wide, 0, 0, x.type.size), x.shape)
+
     # ---- bits ------------------------------------------------------------------------------------------------------
     def less(self, x: Value, y: Value, lo: int = 0) -> Value:
         """The bit x < y."""

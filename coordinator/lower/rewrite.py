@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 from coordinator.lower.builder import Builder, Value
 from mpcnode.graph import Attr, Graph, Kind, Op
 
-ROUNDS = {"trunc": 1, "select": 1, "inject": 1, "mul": 1, "dot": 1, "conv": 1, "and": 1, "or": 1, "sign": 3, "input": 1}
+ROUNDS = {"sign": 3}
+ROUNDS |= dict.fromkeys(("trunc", "select", "inject", "mul", "dot", "conv", "and", "or", "onehot", "input"), 1)
 
 
 class Rewriter:

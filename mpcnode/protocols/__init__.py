@@ -116,6 +116,12 @@ class Protocol(ABC):
         """The bit x < 0 for |x| < 2^top - 2^lo; within 2^lo of zero it may be either."""
 
     @abstractmethod
+    async def onehot(self, p: Place, x: Sharing, size: int) -> Sharing:
+        """The bits x = j mod 2^w for j < size, along a new first axis of the shape; 2^w is the least power of two that
+        is not below size.
+        """
+
+    @abstractmethod
     async def select(self, p: Place, b: Sharing, w: Sharing, keep: int) -> Sharing:
         """w where b = keep, else 0."""
 

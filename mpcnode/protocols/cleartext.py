@@ -65,6 +65,11 @@ class Cleartext(Protocol):
     async def sign(self, p: Place, x: Sharing, lo: int, top: int = TOP) -> Sharing:
         return (x >> np.uint64(top)).astype(np.uint8) & np.uint8(1)
 
+    async def onehot(self, p: Place, x: Sharing, size: int) -> Sharing:
+        places = np.arange(size, dtype=np.uint64).reshape(size, *(1 for _ in x.shape[1:]))
+        bits: Sharing = (x[:, None] & np.uint64((1 << (size - 1).bit_length()) - 1) == places).astype(np.uint8)
+        return bits
+
     async def select(self, p: Place, b: Sharing, w: Sharing, keep: int) -> Sharing:
         return np.where(b == keep, w, np.uint64(0))
 

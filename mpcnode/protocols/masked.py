@@ -22,7 +22,7 @@ import numpy as np
 from mpcnode import kernels
 from mpcnode.graph import TOP, Kind, Op, Type
 from mpcnode.party import Place
-from mpcnode.protocols import Bilinear, Cost, Protocol, Sharing
+from mpcnode.protocols import Bilinear, Cost, Protocol, Sharing, lookup
 from mpcnode.protocols import comparison as compare
 from mpcnode.protocols.dealing import (
     FIRST,
@@ -252,6 +252,17 @@ class Masked(Protocol):
         await tiled(p, tiles(a.shape[1]), body)
         return out.reshape(x.shape)
 
+    async def onehot(self, p: Place, x: Sharing, size: int) -> Sharing:
+        """[λ = j mod 2^w] for all j: see lookup.py."""
+        a = flat(x)
+        out = np.empty((len(a), size, a.shape[1]), np.uint8)
+
+        async def body(p: Place, k: int, at: slice) -> None:
+            out[:, :, at] = await lookup.onehot(p, k, a[0, at], size)
+
+        await tiled(p, lookup.cuts(a.shape[1], size), body)
+        return out.reshape(len(a), size, *x.shape[1:])
+
     async def select(self, p: Place, b: Sharing, w: Sharing, keep: int) -> Sharing:
         """[β], [β·λ_w] for b = m_b ^ β;  o_i = λ'_i - m_b·λw_i + (1 - 2m_b)·(β_i·m_w - (βλ_w)_i) {+ m_b·m_w};  m' = Σ
         o_i.  1 round.
@@ -313,6 +324,9 @@ class Masked(Protocol):
             case "and" | "or":
                 planes = 8 * sum(kernels.words(at.stop - at.start) for at in tiles(n))
                 return Cost(1, planes, planes)
+            case "onehot":
+                opened, dealt = lookup.onehot_planes(args[0].size, op.integer("size"))
+                return Cost(1, 8 * opened, 8 * dealt)
             case "sign":
                 planes = 8 * sum(kernels.words(at.stop - at.start) for at in tiles(n))
                 rounds, opened, dealt = compare.sign_cost(op.integer("lo"), op.integer("top", TOP))

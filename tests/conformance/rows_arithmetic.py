@@ -201,6 +201,21 @@ def sign() -> Iterator[Case]:
     )
 
 
+def onehots(size: int, x: Ints) -> Ints:
+    places = np.arange(size).reshape(size, *(1 for _ in x.shape))
+    return (x & ((1 << (size - 1).bit_length()) - 1) == places).astype(np.int64)
+
+
+@row
+def onehot() -> Iterator[Case]:
+    for size, shape in product((1, 2, 5, 8, 100), SHAPES[:-1]):
+        yield Case(
+            f"{size}-of-{named(shape)}", (secret(ring(*shape)),), emit("onehot", size=size), partial(onehots, size)
+        )
+    for size, n in ((3, TILE // 2 + 9), (1000, 150), (1 << 16, 2)):  # tiles
+        yield Case(f"{size}-of-{n}", (secret(ring(n)),), emit("onehot", size=size), partial(onehots, size))
+
+
 @row
 def inject() -> Iterator[Case]:
     for shape in SHAPES:

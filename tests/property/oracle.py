@@ -120,6 +120,14 @@ def sign(op: Op, args: list[Known]) -> Known:
     return exact(np.asarray(below).astype(int))
 
 
+def onehot(op: Op, args: list[Known]) -> Known:
+    (x, error), size = args[0], op.integer("size")
+    if np.any(error):
+        raise Unfit
+    places = np.arange(size).reshape(size, *(1 for _ in x.shape))
+    return exact(np.asarray(x[None] % (1 << (size - 1).bit_length()) == places).astype(int))
+
+
 def certain(compute: Callable[..., Ints]) -> Callable[[Op, list[Known]], Known]:
     """On bits, which have no error."""
     return lambda op, args: exact(compute(*(a.middle for a in args)))
@@ -160,6 +168,7 @@ OPS: dict[str, Callable[[Op, list[Known]], Known]] = {
     "not": certain(lambda x: 1 - x),
     "sign": sign,
     "inject": lambda op, args: args[0],
+    "onehot": onehot,
     "select": select,
 }
 

@@ -87,16 +87,8 @@ class Writer:
     # ---- one step for each group of ops ------------------------------------------------------------------------------
     def step(self) -> None:
         """Try to add one value to the pool."""
-        ways = [
-            self.structural,
-            self.unary,
-            self.binary,
-            self.binary,
-            self.product,
-            self.bits,
-            self.truncate,
-            self.compare,
-        ]
+        ways = [self.structural, self.unary, self.binary, self.binary, self.product]
+        ways += [self.bits, self.truncate, self.compare, self.onehot]
         if self._depth < 2:
             ways.append(self.loop)
         try:
@@ -167,6 +159,9 @@ class Writer:
     def compare(self) -> tuple[Value, Any]:
         lo, top = (0, 0, 4, 18)[self.pick(4)], (63, 63, 40)[self.pick(3)]
         return self.emit("sign", self.some(kind=Kind.ARITH), lo=lo, top=top)
+
+    def onehot(self) -> tuple[Value, Any]:
+        return self.emit("onehot", self.some(kind=Kind.ARITH, frac=0), size=(1, 3, 8)[self.pick(3)])
 
     def bits(self) -> tuple[Value, Any]:
         d = self.some(kind=Kind.BIT)

@@ -20,14 +20,14 @@ from mpcnode import protocols
 from mpcnode.engine import Hooks, Plan, execute
 from mpcnode.graph import Graph, Kind, Op, Type
 from mpcnode.party import Party, Place, seeded_keys
-from mpcnode.protocols import comparison, dealing, masked
+from mpcnode.protocols import comparison, dealing, lookup, masked
 from mpcnode.protocols.dealing import HELPER, LEVEL, MASK
 from mpcnode.simulate import Message, run
 
 Array = Any
 Key = tuple[object, ...]
 View = dict[Key, Array]  # arrays: ring elements [elements] of any width, planes [planes, words], or bits as uint8
-BITWISE = ("and", "or", "sign")  # their values are shared and opened by xor
+BITWISE = ("and", "or", "sign", "onehot")  # their values are shared and opened by xor
 
 SECRETS: dict[str, Callable[[int], Array]] = {  # adversarial: they show where a mask is missing or serves twice
     "zeros": lambda n: np.zeros((2, n), np.int64),
@@ -50,6 +50,7 @@ def every_op(elements: int, owner: str) -> Graph:
     kept, dropped = (b.emit("select", negative, y, keep=keep) for keep in (0, 1))
     both, either = b.emit("and", negative, rough), b.emit("or", negative, b.emit("not", rough))
     number = b.emit("inject", both)
+    found = b.emit("onehot", b.shift(x, 40), size=5)
 
     inside = Builder()
     carried = inside.emit("param", index=0, type=b.shift(x, 40).type)
@@ -58,7 +59,7 @@ def every_op(elements: int, owner: str) -> Graph:
     power = b.emit("get", loop, index=0)
 
     revealed: list[Value] = [x, x, b.emit("add", x, y), b.emit("scale", y, by=1 << 40, frac=0), product, square, short]
-    revealed += [tiny, negative, rough, kept, dropped, both, either, number, power]
+    revealed += [tiny, negative, rough, kept, dropped, both, either, number, power, found]
     for i, v in enumerate(revealed):
         b.emit("reveal", v, to=("analyst",), name=f"out{i}")
     return b.graph()
@@ -127,7 +128,7 @@ def record(patch: pytest.MonkeyPatch, known: list[View]) -> None:
         return got
 
     opened: Counter[Key] = Counter()
-    for module in (masked, comparison):
+    for module in (masked, comparison, lookup):
         patch.setattr(module, "fresh", fresh)
         patch.setattr(module, "take", take)
         patch.setattr(module, "swap", swap)

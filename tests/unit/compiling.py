@@ -20,7 +20,7 @@ def traced(function: Callable[..., Any], *arrays: np.ndarray, frac: int = 18) ->
     for i, array in enumerate(arrays):
         columns = tuple(f"c{j}" for j in range(array.shape[1] if array.ndim == 2 else 1))
         piece = Piece("owner", f"d{i}", len(array), columns)
-        inputs[f"x{i}"] = Input((piece,), array.ndim == 1, array.dtype.kind == "i")
+        inputs[f"x{i}"] = Input((piece,), array.ndim == 1, array.dtype.kind in "ib", boolean=array.dtype.kind == "b")
     return trace(lambda *args: {"out": function(*args)}, inputs, {"out": ("reader",)}, frac)
 
 
@@ -45,7 +45,7 @@ def agree(
     function: Callable[..., Any], *arrays: np.ndarray, tolerance: float = 1e-3, frac: int = 18
 ) -> dict[str, Graph]:
     """Every stage of the compiled function gives what jax gives, within tolerance·max(1, |result|); the stages."""
-    arrays = tuple(a.astype(np.int32 if a.dtype.kind == "i" else np.float32) for a in arrays)
+    arrays = tuple(a.astype({"i": np.int32, "b": bool}.get(a.dtype.kind, np.float32)) for a in arrays)
     want = jax.tree.leaves(jax.jit(function)(*arrays))
     found = stages(function, *arrays, frac=frac)
     for stage, graph in found.items():

@@ -22,7 +22,7 @@ from mpcnode.simulate import SimulatedHooks, decode, run, simulate
 
 OWNER = "evaluator_1"
 Function = Callable[..., Value]
-ROUNDS = {"trunc": 1, "select": 1, "inject": 1, "sign": 3}
+ROUNDS = {"trunc": 1, "select": 1, "inject": 1, "sign": 3, "onehot": 1}
 PRODUCTS = ("mul", "dot", "conv", "and", "or")
 
 

@@ -70,7 +70,7 @@ def test_a_good_file_is_resolved(tmp_path: Path, cluster: Cluster) -> None:
     pieces = (Piece("clinic_a", "wdbc", 300, ("a", "b")), Piece("clinic_b", "wdbc", 269, ("a", "b")))
     assert plan.inputs["x"] == Input(pieces, squeeze=False, integer=False)
     assert plan.inputs["x"].shape == (569, 2)
-    assert plan.inputs["y"].shape == (569,) and plan.inputs["y"].integer
+    assert plan.inputs["y"].shape == (569,) and plan.inputs["y"].dtype == "bool"
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_blocks_that_do_not_stack_are_refused(
 def test_columns_and_groups_may_be_mixed(tmp_path: Path, cluster: Cluster) -> None:
     text = GOOD.replace('columns = "features"', 'columns = ["malignant", "features"]')
     plan = jobfile.resolve(read(tmp_path, text), "job.toml", cluster, PARTIES)
-    assert plan.inputs["x"].pieces[0].columns == ("malignant", "a", "b") and not plan.inputs["x"].integer
+    assert plan.inputs["x"].pieces[0].columns == ("malignant", "a", "b") and plan.inputs["x"].dtype == "float32"
 
 
 # ---- joined columns --------------------------------------------------------------------------------------------------

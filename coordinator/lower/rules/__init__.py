@@ -14,31 +14,26 @@ from coordinator.lower.rules import (
     elementwise,
     indexing,
     logic,
+    lookup,
     pooling,
+    rounding,
+    scans,
+    sorting,
     structure,
 )
 from coordinator.lower.rules.registry import RULES, CompileError, Operand, Public, Site, refuse
 from mpcnode.graph import GraphError
 
 INSTEAD = {
-    "sort": "sort known data, or compare with thresholds",
-    "top_k": "take the largest one with jnp.argmax",
     "while": "run a fixed number of turns with lax.fori_loop or lax.scan, and freeze the result with jnp.where",
     "cond": "compute both branches and choose with jnp.where",
-    "floor": "let the owner of the data round it",
-    "round": "let the owner of the data round it",
-    "rem": "let the owner of the data compute it",
     "sin": "let the owner of the data compute it, or write a polynomial",
     "cos": "let the owner of the data compute it, or write a polynomial",
     "debug_callback": "return the value as an output to see it",
     "debug_print": "return the value as an output to see it",
     "reduce": "use jnp.sum, jnp.max, jnp.min, jnp.any or jnp.all",
     "reduce_window": "use lax.max from -jnp.inf, lax.min from jnp.inf or lax.add from 0",
-    "reduce_prod": "write the product out",
-    "cumprod": "write a lax.scan",
-    "cummax": "write a lax.scan with jnp.maximum",
     "atan2": "let the owner of the data compute it",
-    "ceil": "let the owner of the data round it",
     "pure_callback": "compute it inside of the program, or let the owner of the data do so",
 }
 
@@ -69,8 +64,12 @@ __all__ = [
     "elementwise",
     "indexing",
     "logic",
+    "lookup",
     "lower",
     "pooling",
     "refuse",
+    "rounding",
+    "scans",
+    "sorting",
     "structure",
 ]

@@ -13,6 +13,7 @@ import numpy as np
 from coordinator.lower import approx
 from coordinator.lower.approx import frames
 from coordinator.lower.builder import Value
+from coordinator.lower.rules import rounding
 from coordinator.lower.rules.registry import Operand, Public, Site, approximate, pointwise, rule
 from mpcnode.ring import FRAC
 
@@ -93,19 +94,6 @@ def reduce_sum(s: Site, x: Value) -> Value:
     return s.b.emit("sum", x, axes=axes) if axes else x
 
 
-@rule("cumsum")
-def cumsum(s: Site, x: Value) -> Value:
-    """A product with a triangle of ones, which costs no round."""
-    axis = int(s.params["axis"])
-    n = x.shape[axis]
-    ones = np.triu(np.ones((n, n), np.int64))
-    last = len(x.shape) - 1
-    perm = tuple(last if a == axis else axis if a == last else a for a in range(last + 1))
-    moved = s.b.reshape(s.b.transpose(x, perm), (x.type.size // n, n))
-    summed = s.b.emit("dot", moved, s.b.raw(ones.T.copy() if s.params["reverse"] else ones, 0))
-    return s.b.transpose(s.b.reshape(summed, tuple(x.shape[p] for p in perm)), perm)
-
-
 # ---- products ------------------------------------------------------------------------------------------------------
 @rule("mul")
 def mul(s: Site, x: Operand, y: Operand) -> Operand:
@@ -173,8 +161,8 @@ def integer_pow(s: Site, x: Value) -> Operand:
         return x if n else Public(np.broadcast_to(np.float32(1), s.shape), (), s.kind)
     if n == 2:
         return square(s, x)
-    if s.kind == "i":
-        s.refuse("a power of a secret integer", "convert it to float32 first")
+    if s.kind == "i" and n < 0:
+        s.refuse("a negative power of a secret integer", "convert it to float32 first")
     return approximate(s, approx.reciprocal, x) if n == -1 else approximate(s, approx.integer_pow, x, n)
 
 
@@ -219,7 +207,7 @@ def inverse_root(s: Site, x: Value) -> Value:
 @rule("div")
 def div(s: Site, x: Operand, y: Operand) -> Operand:
     if s.kind == "i":
-        s.refuse("a quotient of secret integers", "convert them to float32 first")
+        return rounding.quotient(s, s.value(x, s.shape), y)
     if isinstance(y, Public):
         assert isinstance(x, Value)
         with np.errstate(divide="ignore"):

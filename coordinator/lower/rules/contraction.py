@@ -7,6 +7,7 @@ import math
 from coordinator.lower.builder import Value
 from coordinator.lower.rules.arithmetic import lifted_bit
 from coordinator.lower.rules.registry import Operand, Public, Site, rule
+from mpcnode.graph import Kind
 
 
 def _others(rank: int, *groups: tuple[int, ...]) -> tuple[int, ...]:
@@ -17,7 +18,7 @@ def _others(rank: int, *groups: tuple[int, ...]) -> tuple[int, ...]:
 def as_factor(s: Site, x: Operand, other: Operand | None = None) -> Value:
     """Known numbers with the bits that they need; bits as the integers 0 and 1, which leave nothing to truncate."""
     if not isinstance(x, Public):
-        bit = lifted_bit(s, x)
+        bit = x if x.type.kind is Kind.BIT else lifted_bit(s, x)
         return x if bit is None else s.b.emit("inject", bit)
     return s.value(x) if s.kind == "i" else s.factor(x, x.shape, other)
 

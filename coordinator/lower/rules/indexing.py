@@ -1,4 +1,5 @@
 """Gather, scatter and slices whose place is known (it may change from step to step).  None of it costs a round.
+Those whose place is secret are in `rules.lookup`.
 
 `Site.positions` (of the front end) tells for every element of a gather's result, or of a scatter's updates, the
 position of its counterpart in the flattened operand; -1 where there is none.  Everything follows from these positions;
@@ -12,18 +13,12 @@ import math
 import numpy as np
 
 from coordinator.lower.builder import Value
+from coordinator.lower.rules import lookup
 from coordinator.lower.rules.registry import Numbers, Operand, Public, Site, rule
 from coordinator.lower.rules.structure import moved
 from mpcnode.graph import Kind
 
-HINT = "a product with jax.nn.one_hot(index, n) takes rows at secret indices"
-
-
-def _known(s: Site, *indices: Operand) -> tuple[Public, ...]:
-    found = tuple(i for i in indices if isinstance(i, Public))
-    if len(found) != len(indices):
-        s.refuse("the index depends on secret data", HINT)
-    return found
+ZERO = Public(np.zeros((), np.int64), (), "i")
 
 
 # ---- blocks --------------------------------------------------------------------------------------------------------
@@ -40,9 +35,15 @@ def _corner(s: Site, starts: tuple[Public, ...], shape: tuple[int, ...], sizes: 
 
 @rule("dynamic_slice")
 def dynamic_slice(s: Site, x: Operand, *starts: Operand) -> Operand:
-    known = _known(s, *starts)
     sizes = tuple(int(n) for n in s.params["slice_sizes"])
     v = s.value(x)
+    known = tuple(p if isinstance(p, Public) else ZERO for p in starts)
+    secret = [axis for axis, p in enumerate(starts) if isinstance(p, Value)]
+    if secret:
+        for axis in secret:
+            v = lookup.dynamic_slice(s, v, axis, s.value(starts[axis]), sizes[axis])
+        if len(secret) == len(starts):
+            return v
     if not known:
         return v
     corner = _corner(s, known, v.shape, sizes)
@@ -59,15 +60,34 @@ def dynamic_update_slice(s: Site, x: Operand, block: Operand, *starts: Operand) 
     v, w = s.value(x), s.value(block)
     if not starts:
         return w
+    secret = [axis for axis, p in enumerate(starts) if isinstance(p, Value)]
+    if secret:
+        return _secret_update(s, v, w, starts, secret)
     kind = next(u.type.kind for u in (v, w) if not u.public)
-    corner = _corner(s, _known(s, *starts), v.shape, w.shape)
+    corner = _corner(s, tuple(p for p in starts if isinstance(p, Public)), v.shape, w.shape)
     return s.b.emit("dynamic_update", s.b.lift(v, kind), s.b.lift(w, kind), corner)
+
+
+def _secret_update(s: Site, x: Value, block: Value, starts: tuple[Operand, ...], secret: list[int]) -> Value:
+    """The block within a slice of x along the known axes, which then is put back."""
+    [axis, *more] = secret
+    if more:
+        s.refuse("writes at a place that is secret along two axes", "write along one axis after the other")
+    sizes = tuple(n if a == axis else m for a, (n, m) in enumerate(zip(x.shape, block.shape, strict=True)))
+    if sizes == x.shape:
+        return lookup.dynamic_update(s, x, block, axis, s.value(starts[axis]))
+    corner = _corner(s, tuple(p if isinstance(p, Public) else ZERO for p in starts), x.shape, sizes)
+    part = s.b.emit("dynamic_slice", x, corner, sizes=sizes)
+    changed = lookup.dynamic_update(s, part, block, axis, s.value(starts[axis]))
+    return s.b.emit("dynamic_update", s.b.lift(x, changed.type.kind), changed, corner)
 
 
 # ---- gather --------------------------------------------------------------------------------------------------------
 @rule("gather")
 def gather(s: Site, x: Operand, indices: Operand) -> Value:
-    [index] = _known(s, indices)
+    if isinstance(indices, Value):
+        return lookup.gather(s, x, indices)
+    index = indices
     assert isinstance(x, Value)
     rows = _rows(s, x, index)
     if rows is not None:
@@ -125,7 +145,9 @@ def _targets(s: Site, index: Public, size: int) -> Numbers:
 @rule("scatter-add")
 def scatter_add(s: Site, x: Operand, indices: Operand, updates: Operand) -> Operand:
     """x plus, for each of its elements, the updates that fall on it: the gradient of a gather."""
-    [index] = _known(s, indices)
+    if isinstance(indices, Value):
+        return lookup.scatter_add(s, x, indices, updates)
+    index = indices
     targets = _targets(s, index, math.prod(s.shape))
     flat = s.value(updates)
     wide = s.b.emit("pad", s.b.reshape(flat, (flat.type.size,)), low=(0,), high=(1,))
@@ -137,7 +159,9 @@ def scatter_add(s: Site, x: Operand, indices: Operand, updates: Operand) -> Oper
 @rule("scatter")
 def scatter(s: Site, x: Operand, indices: Operand, updates: Operand) -> Value:
     """x with elements replaced (x.at[i].set(v)): taken from the updates and x, joined."""
-    [index] = _known(s, indices)
+    if isinstance(indices, Value):
+        return lookup.scatter(s, x, indices, updates)
+    index = indices
     v, w = s.value(x), s.value(updates)
     size, count = v.type.size, w.type.size
     targets = _targets(s, index, size)

@@ -7,7 +7,8 @@ from typing import TypeAlias
 import numpy as np
 
 from coordinator.lower.builder import Value
-from coordinator.lower.rules import arithmetic
+from coordinator.lower.ranges import range_of
+from coordinator.lower.rules import arithmetic, lookup, rounding
 from coordinator.lower.rules.registry import Operand, Public, Site, rule
 from mpcnode.graph import Kind
 
@@ -51,11 +52,27 @@ def _compare(s: Site, x: Operand, y: Operand) -> Operand:
     if known is not None:
         return known
     a, b = s.both(x, y)
+    whole = _settled_by_range(s, a, b)
+    if whole is not None:
+        return whole
     if Kind.BIT in (a.type.kind, b.type.kind):
         s.refuse("orders booleans", "convert them to int32 first")
     if s.name in ("lt", "gt"):
         return less(s, a, b) if s.name == "lt" else less(s, b, a)
     return s.b.emit("not", less(s, b, a) if s.name == "le" else less(s, a, b))
+
+
+def _settled_by_range(s: Site, a: Value, b: Value) -> Public | None:
+    """A comparison of integers whose known ranges decide it (ranges of floats hold up to rounding only)."""
+    if a.type.kind is Kind.BIT or b.type.kind is Kind.BIT or a.frac or b.frac:
+        return None
+    x, y = range_of(s.b, a), range_of(s.b, b)
+    if s.name in ("gt", "le"):
+        x, y = y, x  # x > y is y < x, and x <= y is not y < x
+    negated = s.name in ("le", "ge")
+    if x.high < y.low or x.low >= y.high:
+        return everywhere(s, (x.high < y.low) != negated)
+    return None
 
 
 @rule("lt", "gt", "le", "ge")
@@ -69,6 +86,9 @@ def equal(s: Site, x: Operand, y: Operand) -> Operand:
     known = _settled(s, x, y)
     if known is not None:
         return known
+    found = lookup.equal_places(s, x, y)
+    if found is not None:
+        return found if s.name == "eq" else s.b.emit("not", found)
     a, b = s.both(x, y)
     if Kind.BIT in (a.type.kind, b.type.kind):
         differ = s.b.emit("xor", a, b)
@@ -112,14 +132,17 @@ def same(x: Operand, y: Operand) -> bool:
 @rule("and", "or", "xor")
 def boolean(s: Site, x: Operand, y: Operand) -> Value:
     if s.kind != "b":
-        s.refuse("bitwise operations on secret integers are not supported")
+        low = rounding.low_bits(s, x, y) if s.name == "and" else None
+        if low is None:
+            s.refuse("bitwise operations on secret integers are not supported", "use sums, and % 2**k for the low bits")
+        return low
     return s.b.emit(s.name, *s.both(x, y))
 
 
 @rule("not")
 def negation(s: Site, x: Value) -> Value:
-    if s.kind != "b":
-        s.refuse("bitwise operations on secret integers are not supported")
+    if s.kind != "b":  # -1 - x, as in two's complement
+        return s.b.emit("sub", s.b.fill(-1, x, 0), x)
     return s.b.emit("not", x)
 
 
@@ -149,6 +172,7 @@ def select_n(s: Site, which: Operand, *cases: Operand) -> Operand:
     no, yes = cases
     if same(no, yes):
         return s.value(yes, s.shape)
+    counted = lookup.counted_from_the_end(s, which, no, yes)
     bit = s.b.spread(which, s.shape)
     kept = s.noted(yes, "kept")
     if kept is not None and kept[0] == bit and isinstance(no, Public) and no.scalar == 0:
@@ -159,7 +183,8 @@ def select_n(s: Site, which: Operand, *cases: Operand) -> Operand:
     pair = tuple(c.scalar if isinstance(c, Public) else None for c in (yes, no))
     if pair[0] is not None and pair[1] is not None:
         return arithmetic.choose(s, bit, pair[0], pair[1])
-    return s.b.where(bit, *s.both(yes, no))
+    found = s.b.where(bit, *s.both(yes, no))
+    return found if counted is None else s.note(found, "counted", *counted)
 
 
 def _bit_choice(s: Site, bit: Value, yes: Value, no: Value) -> Value:
@@ -198,7 +223,7 @@ def convert(s: Site, x: Value) -> Value:
     if np.dtype(s.params["new_dtype"]).kind == "c":
         s.refuse("there are no complex numbers on secret values", "keep real and imaginary part as two arrays")
     if source == "f":
-        s.refuse("a secret float does not become an integer", "compare it, or let its owner pass integers")
+        return rounding.to_integer(s, x)
     return s.b.align(x, s.b.frac)
 
 
