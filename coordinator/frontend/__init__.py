@@ -67,12 +67,12 @@ def trace(
 ) -> Traced:
     """The verified graph of `function` on these inputs.
 
-    The function gets its inputs by name, if it has parameters of these names, else in their order; each is float32 or
-    int32, [rows, columns] or [rows]; behind them come the kept ones, each in the dicts, lists and tuples it was kept
-    in.  It returns a dict with the names of `outputs`, which say who learns each, and of `keeps`, which nobody does;
-    values may be any pytrees.  calibration: what it has met sets binary points; `assume`: and is taken as certain.
-    Raises CompileError for what cannot be computed on secret data, for what it raises, and for another program's
-    calibration.
+    The function gets its inputs by name, if it has parameters of these names, else in their order; each is float32,
+    int32 (integer columns) or bool (boolean ones), [rows, columns] or [rows]; behind them come the kept ones, each
+    in the dicts, lists and tuples it was kept in.  It returns a dict with the names of `outputs`, which say who
+    learns each, and of `keeps`, which nobody does; values may be any pytrees.  calibration: what it has met sets
+    binary points; `assume`: and is taken as certain. Raises CompileError for what cannot be computed on secret
+    data, for what it raises, and for another program's calibration.
     """
     kept, keeps = kept or {}, keeps or {}
     flat, structure = flat_of(function, inputs, (*outputs, *keeps), kept)
@@ -129,8 +129,7 @@ def _told(error: Exception) -> str:
 
 
 def _shape(item: Input) -> Any:
-    dtype = np.int32 if item.integer else np.float32
-    return jax.ShapeDtypeStruct(item.shape, dtype)  # type: ignore[no-untyped-call]
+    return jax.ShapeDtypeStruct(item.shape, np.dtype(item.dtype))  # type: ignore[no-untyped-call]
 
 
 def _called_by(function: Callable[..., Any], names: tuple[str, ...]) -> Callable[..., Any]:
@@ -209,6 +208,8 @@ def _pieces(b: Builder, item: Input, frac: int) -> Value:
         whole = b.emit("join", *pieces)
     else:
         whole = pieces[0] if len(pieces) == 1 else b.emit("concat", *pieces, axis=0)
+    if item.boolean:  # shared as numbers 0 and 1
+        whole = b.emit("sign", b.emit("neg", whole), lo=0, top=2)
     return b.reshape(whole, item.shape)
 
 
