@@ -78,12 +78,12 @@ class Stream(ABC):
         self.outbox.fail()
 
     def _begin(self, tag: str, operation: Any) -> None:
-        """Start an operation."""
+        """Start an operation.  It counts once it has begun: whoever waited for one that the call, being over, refuses
+        would ask gRPC for an event that never comes.
+        """
         with self._lock:
-            self._under_way += 1
-        if not self._operate(tag, operation):
-            with self._lock:
-                self._under_way -= 1
+            if self._operate(tag, operation):
+                self._under_way += 1
 
     def _write(self, frame: bytes) -> None:
         self._begin("sent", cygrpc.SendMessageOperation(frame, FLAGS))
