@@ -8,20 +8,29 @@ from typing import Any
 import jax
 import numpy as np
 
-from coordinator.frontend import Input, Piece, Traced, trace
+from coordinator.frontend import Input, Piece, Traced, flat_of, observe, trace
 from coordinator.lower.passes import compile
 from mpcnode.graph import Graph, Op
 from mpcnode.simulate import simulate
 
 
-def traced(function: Callable[..., Any], *arrays: np.ndarray, frac: int = 18) -> Traced:
-    """`function` of these arrays, each of one owner; what it returns is output `out`."""
+def traced(function: Callable[..., Any], *arrays: np.ndarray, frac: int = 18, calibrated: bool = False) -> Traced:
+    """`function` of these arrays, each of one owner; what it returns is output `out`.  calibrated: on these arrays."""
     inputs = {}
     for i, array in enumerate(arrays):
         columns = tuple(f"c{j}" for j in range(array.shape[1] if array.ndim == 2 else 1))
         piece = Piece("owner", f"d{i}", len(array), columns)
         inputs[f"x{i}"] = Input((piece,), array.ndim == 1, array.dtype.kind in "ib", boolean=array.dtype.kind == "b")
-    return trace(lambda *args: {"out": function(*args)}, inputs, {"out": ("reader",)}, frac)
+    outputs = {"out": ("reader",)}
+
+    def program(*args: Any) -> dict[str, Any]:
+        return {"out": function(*args)}
+
+    if not calibrated:
+        return trace(program, inputs, outputs, frac)
+    named = {f"x{i}": array for i, array in enumerate(arrays)}
+    met = observe.record(flat_of(program, inputs, outputs)[0], inputs, named)
+    return trace(program, inputs, outputs, frac, met)
 
 
 def evaluated(graph: Graph, *arrays: np.ndarray, protocol: str = "cleartext") -> dict[str, np.ndarray]:
