@@ -10,7 +10,7 @@ import optax
 from flax import linen as nn
 from flax.training.train_state import TrainState
 from jax import lax
-from model_table import classes, regression, row
+from model_table import classes, regression, row, tokens
 
 STEPS = 4
 
@@ -184,6 +184,17 @@ class Transformer(nn.Module):
 @row("transformer block: attention, LayerNorm, gelu, residuals", "sgd, clipped by global norm", classes(8, 6, 3), 5e-4)
 def transformer(x: Any, y: Any) -> Any:
     return fit(Transformer(), x, lambda out: cross_entropy(out, y), CLIPPED, 3)
+
+
+class Embedded(nn.Module):
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        return nn.Dense(1)(nn.tanh(nn.Embed(5, 4)(x)).mean(1))[:, 0]
+
+
+@row("Embed at secret numbers", "sgd, momentum", tokens(8, 3, 5), 3e-4)
+def embedding(x: Any, y: Any) -> Any:
+    return fit(Embedded(), x, lambda out: jnp.mean((out - y) ** 2), optax.sgd(0.05, 0.9), 3)
 
 
 class Convolutional(nn.Module):

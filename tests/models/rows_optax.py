@@ -75,7 +75,6 @@ enter(
     "clipping", 1e-3,
     clip=optax.chain(optax.clip(0.3), optax.sgd(0.05)),
     clip_by_global_norm=optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.05, momentum=0.9)),
-    adaptive_grad_clip=optax.chain(optax.adaptive_grad_clip(0.1), optax.sgd(0.05)),
 )  # fmt: skip
 enter(
     "second moments", 1e-3, 64.0, FINE,
