@@ -263,7 +263,7 @@ def _input(run: Run, p: Place, op: Op) -> Kernel[Array]:
 def _loaded(run: Run, p: Place, op: Op) -> Array:
     sharing = run.hooks.load(op)
     dtype = np.uint8 if op.type.kind is Kind.BIT else np.uint64
-    assert sharing.shape == (run.protocol.parts(p), *op.type.shape) and sharing.dtype == dtype, (
+    assert sharing.shape == (run.protocol.parts(p, op.type.kind), *op.type.shape) and sharing.dtype == dtype, (
         "what was kept is not of the type that is loaded"
     )
     return sharing

@@ -392,13 +392,20 @@ def _mul(args: Sequence[Op], op: Op) -> Type:
 
 
 def _dot(args: Sequence[Op], op: Op) -> Type:
-    """[..., m, k] times [..., k, n], equal leading axes."""
+    """[..., m, k] times [..., k, n], equal leading axes; with `twice`, 2·x·y read with one more fraction bit."""
     a, b = args[0].type, args[1].type
     _need(
         len(a.shape) == len(b.shape) >= 2 and a.shape[:-2] == b.shape[:-2] and a.shape[-1] == b.shape[-2],
         f"{a} and {b} do not multiply",
     )
-    return Type(_ring(a, b), a.frac + b.frac, (*a.shape[:-1], b.shape[-1]))
+    return Type(_ring(a, b), a.frac + b.frac + _twice(op), (*a.shape[:-1], b.shape[-1]))
+
+
+def _twice(op: Op) -> int:
+    """1 if the product is doubled, which leaves the number the same."""
+    doubled = op.integer("twice", 0)
+    _need(doubled in (0, 1), "twice must be 0 or 1")
+    return doubled
 
 
 def window_of(op: Op) -> Window:
@@ -423,7 +430,7 @@ def _conv(args: Sequence[Op], op: Op) -> Type:
     _need(min(steps) >= 1, "strides, dilations and lengths of the window are at least 1")
     wide = (*a.shape[:2], *window.padded(space), a.shape[-1])
     _need(max(*window.low, *window.high) <= MAX_ELEMENTS and math.prod(wide) <= MAX_ELEMENTS, "pads out of bounds")
-    return Type(_ring(a, b), a.frac + b.frac, (*a.shape[:2], *window.places(space, sizes), b.shape[-1]))
+    return Type(_ring(a, b), a.frac + b.frac + _twice(op), (*a.shape[:2], *window.places(space, sizes), b.shape[-1]))
 
 
 def _trunc(args: Sequence[Op], op: Op) -> Type:
@@ -558,8 +565,8 @@ OPS: dict[str, Row] = {
     "scale": Row(1, {"by": int, "frac": int}, _scale),
     # bilinear
     "mul": Row(2, {}, _mul),
-    "dot": Row(2, {}, _dot),
-    "conv": Row(2, dict.fromkeys(Window._fields, INTS), _conv),
+    "dot": Row(2, {}, _dot, {"twice": int}),
+    "conv": Row(2, dict.fromkeys(Window._fields, INTS), _conv, {"twice": int}),
     "trunc": Row(1, {"by": int}, _trunc),
     # bits
     "xor": Row(2, {}, _xor),

@@ -116,7 +116,7 @@ def _dynamic_update(c: Call) -> Array:
 
 def _lift(c: Call) -> Array:
     x = (c.args[0] & np.uint64(1)).astype(np.uint8) if c.op.type.kind is Kind.BIT else c.args[0]
-    return c.protocol.add_public(c.p, np.zeros((c.protocol.parts(c.p), *x.shape), x.dtype), x)
+    return c.protocol.add_public(c.p, np.zeros((c.protocol.parts(c.p, c.op.type.kind), *x.shape), x.dtype), x)
 
 
 # ---- linear --------------------------------------------------------------------------------------------------------
@@ -156,13 +156,15 @@ def _public_mul(c: Call) -> Array:
 
 def _bilinear(op: Op) -> Bilinear:
     """The map of a `dot` or `conv`."""
+    times = 1 + op.integer("twice", 0)
     if op.name == "dot":
-        return Bilinear(op.type.shape, -2, 256, kernels.matmul, kernels.matmul_add)
+        return Bilinear(op.type.shape, -2, 256, times, kernels.matmul, kernels.matmul_add)
     window = window_of(op)
     return Bilinear(
         op.type.shape,
         1 - len(op.type.shape),
         1,
+        times,
         lambda x, y: kernels.conv(x, y, window),
         lambda out, x, y, *, negate: kernels.conv_add(out, x, y, window, negate=negate),
     )
@@ -171,6 +173,8 @@ def _bilinear(op: Op) -> Bilinear:
 def _public_product(c: Call) -> Array:
     """Of each part with what is public."""
     f, (x, y) = _bilinear(c.op), c.args
+    if f.times > 1:
+        x = np.multiply(x, np.uint64(f.times))
     if c.public(0) and c.public(1):
         return f.product(x, y)
     return np.stack([f.product(part, y) for part in x] if c.public(1) else [f.product(x, part) for part in y])

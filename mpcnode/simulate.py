@@ -238,10 +238,12 @@ def simulate(
     def standard(rank: int) -> Hooks:
         """A kept array stands there as if it had been shared with masks of zero, as `lift` does."""
         at = members[rank].at(0)
-        zeros = rules.parts(at)
-        return SimulatedHooks(
-            data, kept, lambda value: rules.add_public(at, np.zeros((zeros, *value.shape), value.dtype), value)
-        )
+
+        def lifted(value: Array) -> Array:
+            kind = Kind.BIT if value.dtype == np.uint8 else Kind.ARITH
+            return rules.add_public(at, np.zeros((rules.parts(at, kind), *value.shape), value.dtype), value)
+
+        return SimulatedHooks(data, kept, lifted)
 
     made = [(hooks or standard)(rank) for rank in range(len(names))]
     kernels = [execute(member, rules, plan, made[i]) for i, member in enumerate(members)]

@@ -8,6 +8,7 @@ from typing import TypeAlias
 from coordinator.lower import fixedpoint, simplify
 from coordinator.lower.hoist import hoist
 from coordinator.lower.rewrite import plain, prune, rewrite, until_still
+from coordinator.lower.twice import twice
 from mpcnode.graph import Graph, verify
 from mpcnode.ring import FRAC
 
@@ -34,7 +35,12 @@ def narrow(graph: Graph, frac: int) -> Graph:
     return rewrite(graph, {"sign": fixedpoint.narrow_sign}, frac)[0]
 
 
-PASSES: dict[str, Pass] = {"legal": legal, "folded": folded, "late": late, "final": folded}
+def final(graph: Graph, frac: int) -> Graph:
+    """Products doubled where that is cheaper, and folded once more."""
+    return folded(twice(folded(graph, frac), frac), frac)
+
+
+PASSES: dict[str, Pass] = {"legal": legal, "folded": folded, "late": late, "final": final}
 
 
 def compile(graph: Graph, frac: int = FRAC, *, assume: bool = False) -> dict[str, Graph]:

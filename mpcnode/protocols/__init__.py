@@ -14,7 +14,7 @@ from typing import ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 
-from mpcnode.graph import TOP, Op, Type
+from mpcnode.graph import TOP, Kind, Op, Type
 from mpcnode.party import Place
 from mpcnode.rounds import Array
 
@@ -46,12 +46,13 @@ class Accumulate(typing.Protocol):
 
 class Bilinear(NamedTuple):
     """A map of two ring arrays that is linear in each, and how it is cut into tiles: entries of `axis` (counted from
-    the end) of the result need the same entries of that axis of x, and all of y.
+    the end) of the result need the same entries of that axis of x, and all of y.  Wanted is 1 or 2 `times` the map.
     """
 
     shape: tuple[int, ...]  # of the result
     axis: int
     least: int  # entries of a tile, at least: each tile goes over y anew
+    times: int
     product: Callable[[Array, Array], Array]
     accumulate: Accumulate  # out += product(x, y), or -= it
 
@@ -68,8 +69,8 @@ class Protocol(ABC):
     helpers: ClassVar[int]  # ranks below this number are helpers, the others evaluators
 
     @abstractmethod
-    def parts(self, p: Place) -> int:
-        """Length of the leading axis of this party's sharings."""
+    def parts(self, p: Place, kind: Kind = Kind.ARITH) -> int:
+        """Length of the leading axis of this party's sharings of arith values or of bits."""
 
     @abstractmethod
     def check_size(self, size: int) -> None:
@@ -101,7 +102,7 @@ class Protocol(ABC):
 
     @abstractmethod
     async def bilinear(self, p: Place, f: Bilinear, x: Sharing, y: Sharing) -> Sharing:
-        """f(x, y): a matrix product, a convolution."""
+        """f.times·f(x, y): a matrix product, a convolution, or twice that."""
 
     @abstractmethod
     async def and_(self, p: Place, b: Sharing, d: Sharing) -> Sharing:

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from mpcnode.graph import TOP, Op, Type
+from mpcnode.graph import TOP, Kind, Op, Type
 from mpcnode.party import Place
 from mpcnode.protocols import Bilinear, Cost, Protocol, Sharing
 from mpcnode.rounds import Array, exchange
@@ -23,7 +23,7 @@ class Cleartext(Protocol):
     threat_model: ClassVar[str] = "none: every party sees every owner's data in clear; for tests only"
     helpers: ClassVar[int] = 0
 
-    def parts(self, p: Place) -> int:
+    def parts(self, p: Place, kind: Kind = Kind.ARITH) -> int:
         return 1
 
     def check_size(self, size: int) -> None:
@@ -53,7 +53,8 @@ class Cleartext(Protocol):
         return x * y
 
     async def bilinear(self, p: Place, f: Bilinear, x: Sharing, y: Sharing) -> Sharing:
-        return f.product(x[0], y[0])[None]
+        found = f.product(x[0], y[0])[None]
+        return found if f.times == 1 else np.multiply(found, np.uint64(f.times))
 
     async def and_(self, p: Place, b: Sharing, d: Sharing) -> Sharing:
         return b & d

@@ -42,25 +42,41 @@ def fresh(p: Place, out: Array, purpose: int = MASK, xor: bool = False) -> Array
     return out
 
 
-def _payee(p: Place, tile: int) -> int:
+def renew(p: Place, out: Array) -> Array:
+    """Fresh masks in the parts of a new sharing of arith values, each of them C-contiguous: λ_i at E_i; λ, and, where
+    there is room for them, λ_1 .. λ_(n-1) at H.  Returns this party's λ_i or λ.
+    """
+    if p.rank != HELPER:
+        return p.common(HELPER, MASK, out[1, ...])
+    if len(out) == 1:
+        return fresh(p, out[0, ...])
+    last = p.size - 1
+    whole = p.common(last, MASK, out[0, ...])
+    for i in range(FIRST, last):
+        whole += p.common(i, MASK, out[i, ...])
+    return whole
+
+
+def payee(p: Place, tile: int) -> int:
+    """The evaluator that is sent what H deals."""
     return FIRST + (p.op + p.step + tile) % (p.size - 1)
 
 
 async def give(p: Place, tile: int, values: Sequence[Array], xor: bool = False) -> None:
     """H's side of `[v]`, for all dealt values of a tile at once.  Overwrites them."""
-    payee = _payee(p, tile)
+    paid = payee(p, tile)
     minus = np.bitwise_xor if xor else np.subtract
     for k, v in enumerate(values):
         part = np.empty(v.shape, v.dtype)
         for i in range(FIRST, p.size):
-            if i != payee:
+            if i != paid:
                 minus(v, p.common(i, DEALT + k, part), out=v)
-    await deal([p.to(payee, v) for v in values])
+    await deal([p.to(paid, v) for v in values])
 
 
 async def take(p: Place, tile: int, likes: Sequence[Like]) -> list[Array]:
     """E_i's side of `[v]`."""
-    if p.rank == _payee(p, tile):
+    if p.rank == payee(p, tile):
         return await deal((), [p.due(HELPER, dtype, shape) for dtype, shape in likes])
     return [p.common(HELPER, DEALT + k, np.empty(shape, dtype)) for k, (dtype, shape) in enumerate(likes)]
 

@@ -5,8 +5,9 @@ Family: ASTRA (Chaudhari, Choudhury, Patra, Suresh, CCSW 2019), Trio (Harth-Kitz
 of fan-in 4 as in ABY2.0 (Patra, Schneider, Suresh, Yalame, USENIX Security 2021), generalised to n evaluators.
 
 A value x of Z_2^64 is shared as m = x + λ, known to every evaluator, and λ = Σ λ_i, where λ_i is known to evaluator
-E_i and to the helper H (from their pair key, so masks cost no message).  E_i holds the parts (m, λ_i), H the part
-(λ).  Bits are shared likewise under xor. Linear ops are local on every part; a constant touches m only.
+E_i and to the helper H (from their pair key, so masks cost no message).  E_i holds the parts (m, λ_i), H the parts
+(λ, λ_1, ..., λ_(n-1)).  Bits are shared likewise under xor, but H holds λ alone.  Linear ops are local on every part; a
+constant touches m only.
 
 H knows the masks and never a masked value, so it receives nothing and runs ahead.  `[v]` says: H knows v and deals
 shares of it (see dealing.py).  The term in braces in a formula is E_1's alone (`first`).
@@ -14,8 +15,8 @@ shares of it (see dealing.py).  The term in braces in a formula is E_1's alone (
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from mpcnode.party import Place
 from mpcnode.protocols import Bilinear, Cost, Protocol, Sharing, lookup
 from mpcnode.protocols import comparison as compare
 from mpcnode.protocols.dealing import (
+    DEALT,
     FIRST,
     HELPER,
     MASK,
@@ -33,6 +35,8 @@ from mpcnode.protocols.dealing import (
     flat,
     fresh,
     give,
+    payee,
+    renew,
     swap,
     take,
     tiled,
@@ -43,7 +47,7 @@ from mpcnode.rounds import Array, exchange
 
 
 class Masked(Protocol):
-    """See the module's head.  H holds 1 part (λ), an evaluator 2 (m, λ_i)."""
+    """See the module's head."""
 
     name: ClassVar[str] = "masked"
     paper: ClassVar[str] = "ASTRA (CCSW 2019), Trio (ePrint 2024/386), ABY2.0 (USENIX Security 2021)"
@@ -53,8 +57,12 @@ class Masked(Protocol):
     )
     helpers: ClassVar[int] = 1
 
-    def parts(self, p: Place) -> int:
-        return 1 if p.rank == HELPER else 2
+    def parts(self, p: Place, kind: Kind = Kind.ARITH) -> int:
+        """H holds the masks of single evaluators only where `_bilinear_apart` can ever use them."""
+        if p.rank != HELPER:
+            return 2
+        evaluators = p.size - FIRST
+        return 1 if kind is Kind.BIT or unit(evaluators, 2) is None else evaluators
 
     def check_size(self, size: int) -> None:
         if size < 3:
@@ -72,15 +80,18 @@ class Masked(Protocol):
         if owner >= p.size:
             return await self._share_guest(p, owner, shape, value)
         out = np.zeros((self.parts(p), *shape), np.uint64)
+        mask = np.zeros(shape, np.uint64)
         if owner == HELPER:
-            fresh(p, out[-1, ...])
+            mask = renew(p, out)
         elif p.rank == owner:
-            p.common(HELPER, MASK, out[1, ...])
+            mask = p.common(HELPER, MASK, out[1, ...])
         elif p.rank == HELPER:
-            p.common(owner, MASK, out[0, ...])
+            out[0] = p.common(owner, MASK, mask)
+            if owner < len(out):
+                out[owner] = mask
         if p.rank == owner:
             assert value is not None
-            m = np.array(np.add(value, out[-1]), order="C")
+            m = np.array(np.add(value, mask), order="C")
             await exchange([p.to(i, m) for i in range(FIRST, p.size) if i != owner])
             if p.rank != HELPER:
                 out[0] = m
@@ -102,7 +113,10 @@ class Masked(Protocol):
         out = np.zeros((self.parts(p), *shape), np.uint64)
         if p.rank == HELPER:
             p.common(guest, MASK, out[0, ...])
-            await give(p, 0, [out[0].copy()])
+            rest = np.array(out[0])
+            await give(p, 0, [rest])
+            for i in range(FIRST, len(out)):
+                out[i] = rest if i == payee(p, 0) else p.common(i, DEALT, np.empty(shape, np.uint64))
             await exchange()
         else:
             [out[1]] = await take(p, 0, [(np.uint64, shape)])
@@ -148,11 +162,11 @@ class Masked(Protocol):
 
     async def mul(self, p: Place, x: Sharing, y: Sharing) -> Sharing:
         """[γ = λx·λy];  s_i = γ_i + λ'_i - mx·λy_i - λx_i·my {+ mx·my};  m' = Σ s_i.  1 round."""
-        a, b = flat(x), flat(y)
-        out = np.empty(a.shape, np.uint64)
+        a, b = flat(x[:2]), flat(y[:2])
+        out = np.empty((len(x), a.shape[1]), np.uint64)
 
         async def body(p: Place, k: int, at: slice) -> None:
-            mask = fresh(p, out[-1, at])
+            mask = renew(p, out[:, at])
             if p.rank == HELPER:
                 await give(p, k, [a[0, at] * b[0, at]])
                 await exchange()
@@ -165,28 +179,32 @@ class Masked(Protocol):
         return out.reshape(x.shape)
 
     async def bilinear(self, p: Place, f: Bilinear, x: Sharing, y: Sharing) -> Sharing:
-        """As `mul` with any bilinear f: E_1 computes f(mx, my - λy_1) - f(λx_1, my), the others - f(mx, λy_i) -
-        f(λx_i, my).  1 round.
+        """As `mul` with any bilinear f, where one map an evaluator does not do (see `apart`): E_1 computes
+        f(mx, my - λy_1) - f(λx_1, my), the others - f(mx, λy_i) - f(λx_i, my).  1 round.
         """
+        c = unit(p.size - FIRST, f.times)
+        factors = whole(p, f, x, y) if c is None else apart(p, x, y, c)
         out = np.empty((len(x), *f.shape), np.uint64)
-        first = p.rank == FIRST
-        right = y[0] if p.rank == HELPER else y[0] - y[1] if first else y[1]
         behind = (slice(None),) * (-1 - f.axis)
 
         async def body(p: Place, k: int, at: slice) -> None:
             cut: tuple[Any, ...] = (..., at, *behind)
-            left, result = x[cut], out[cut]
-            mask = fresh(p, np.empty(result.shape[1:], np.uint64))
-            result[-1] = mask
+            result = out[cut]
+            masks = np.empty(result.shape, np.uint64)
+            mask = renew(p, masks)
+            held = slice(p.rank != HELPER, None)
+            result[held] = masks[held]
+            s = np.zeros(mask.shape, np.uint64)
+            if p.rank != HELPER:
+                [s] = await take(p, k, [(np.uint64, mask.shape)])
+                s = s + mask
+            for left, right in factors:
+                f.accumulate(s, left(cut), right, negate=False)
             if p.rank == HELPER:
-                await give(p, k, [f.product(left[0], right)])
+                await give(p, k, [s])
                 await exchange()
-                return
-            [s] = await take(p, k, [(np.uint64, mask.shape)])
-            s = s + mask
-            f.accumulate(s, left[0], right, negate=not first)
-            f.accumulate(s, left[1], y[0], negate=True)
-            result[0] = total(s, await swap(p, s))
+            else:
+                result[0] = total(s, await swap(p, s))
 
         await tiled(p, axis_tiles(f.shape, f.axis, f.least), body)
         return out
@@ -220,12 +238,12 @@ class Masked(Protocol):
         section 3), with the wrap bit dealt, so that there is no rare large error; rounding is stochastic and
         unbiased.
         """
-        a = flat(x)
-        out = np.empty(a.shape, np.uint64)
+        a = flat(x[:1])
+        out = np.empty((len(x), a.shape[1]), np.uint64)
         wrap = wrap_dtype(by)
 
         async def body(p: Place, k: int, at: slice) -> None:
-            mask = fresh(p, out[-1, at])
+            mask = renew(p, out[:, at])
             if p.rank == HELPER:
                 await give(p, k, kernels.trunc_deal(a[0, at], by, wrap))
                 await exchange()
@@ -241,8 +259,8 @@ class Masked(Protocol):
         """m_top ^ λ_top ^ [m mod 2^top < λ mod 2^top], where m_top is bit `top` of m: m - λ = x holds mod 2^(top+1)
         too; the comparison by a tree of dealt leaves and gates: see comparison.py.
         """
-        a = flat(x)
-        out = np.empty(a.shape, np.uint8)
+        a = flat(x[:1])
+        out = np.empty((self.parts(p, Kind.BIT), a.shape[1]), np.uint8)
 
         async def body(p: Place, k: int, at: slice) -> None:
             rows = await compare.sign_planes(p, k, a[0, at], lo, top)
@@ -250,7 +268,7 @@ class Masked(Protocol):
                 part[at] = kernels.unpack_bits(plane, at.stop - at.start)
 
         await tiled(p, tiles(a.shape[1]), body)
-        return out.reshape(x.shape)
+        return out.reshape(len(out), *x.shape[1:])
 
     async def onehot(self, p: Place, x: Sharing, size: int) -> Sharing:
         """[λ = j mod 2^w] for all j: see lookup.py."""
@@ -267,11 +285,11 @@ class Masked(Protocol):
         """[β], [β·λ_w] for b = m_b ^ β;  o_i = λ'_i - m_b·λw_i + (1 - 2m_b)·(β_i·m_w - (βλ_w)_i) {+ m_b·m_w};  m' = Σ
         o_i.  1 round.
         """
-        bits, a = flat(b), flat(w)
-        out = np.empty(a.shape, np.uint64)
+        bits, a = flat(b), flat(w[:2])
+        out = np.empty((len(w), a.shape[1]), np.uint64)
 
         async def body(p: Place, k: int, at: slice) -> None:
-            mask = fresh(p, out[-1, at])
+            mask = renew(p, out[:, at])
             if p.rank == HELPER:
                 beta = bits[0, at].astype(np.uint64)
                 await give(p, k, [beta, beta * a[0, at]])
@@ -288,10 +306,10 @@ class Masked(Protocol):
     async def inject(self, p: Place, b: Sharing) -> Sharing:
         """[β] for b = m_b ^ β;  o_i = λ'_i + (1 - 2m_b)·β_i {+ m_b};  m' = Σ o_i.  1 round."""
         bits = flat(b)
-        out = np.empty(bits.shape, np.uint64)
+        out = np.empty((self.parts(p), bits.shape[1]), np.uint64)
 
         async def body(p: Place, k: int, at: slice) -> None:
-            mask = fresh(p, out[-1, at])
+            mask = renew(p, out[:, at])
             if p.rank == HELPER:
                 await give(p, k, [bits[0, at].astype(np.uint64)])
                 await exchange()
@@ -301,7 +319,7 @@ class Masked(Protocol):
             out[0, at] = total(o, await swap(p, o))
 
         await tiled(p, tiles(bits.shape[1]), body)
-        return out.reshape(b.shape)
+        return out.reshape(len(out), *b.shape[1:])
 
     def cost(self, op: Op, args: Sequence[Type], size: int) -> Cost:
         """Per element, n = 2, swap / deal bytes / rounds: mul, dot and conv 8/8/1, trunc by 18 8/12/1, sign of 45 bits
@@ -333,6 +351,54 @@ class Masked(Protocol):
                 return Cost(rounds, opened * planes, dealt * planes)
             case _:
                 return Cost()
+
+
+# ---- products ------------------------------------------------------------------------------------------------------
+# Terms of what a party adds up: the left factor, cut to a tile, and the right one.
+Factors: TypeAlias = "list[tuple[Callable[[tuple[Any, ...]], Array], Array]]"
+
+
+def unit(evaluators: int, times: int) -> int | None:
+    """c with c·n = `times` in Z_2^64 for n evaluators, None if there is none (n = 2 wants twice the product)."""
+    if times == 2 and evaluators % 2 == 0:
+        evaluators, times = evaluators // 2, 1
+    return times * pow(evaluators, -1, 1 << 64) % (1 << 64) if evaluators % 2 else None
+
+
+def whole(p: Place, f: Bilinear, x: Sharing, y: Sharing) -> Factors:
+    """H: λx·λy;  E_1: mx·(my - λy_1) - λx_1·my;  the others: - mx·λy_i - λx_i·my."""
+    times = np.uint64(f.times)
+
+    def part(k: int) -> Callable[[tuple[Any, ...]], Array]:
+        return lambda cut: x[k][cut]
+
+    if p.rank == HELPER:
+        return [(part(0), y[0] * times)]
+    mine = (y[0] - y[1] if p.rank == FIRST else np.negative(y[1])) * times
+    return [(part(0), mine), (part(1), np.negative(y[0]) * times)]
+
+
+def apart(p: Place, x: Sharing, y: Sharing, c: int) -> Factors:
+    """One map an evaluator instead of two.  With d_i = λ - n·λ_i, whose sum over i is 0,
+
+        Σ_i (mx - n·λx_i)·(my - n·λy_i) = Σ_i (x + dx_i)·(y + dy_i) = n·x·y + Σ_i dx_i·dy_i,
+
+    so E_i computes c·(mx - n·λx_i)·(my - n·λy_i), and H deals -c·Σ_i dx_i·dy_i, which is, as d_n = - Σ_(i<n) d_i, a
+    sum of n - 1 products dx_i·(dy_i + Σ_(j<n) dy_j).  For n = 2: three products at all parties together instead of
+    five.  Not in the papers above; what is sent is masked as it was.
+    """
+    evaluators = p.size - FIRST
+    n = np.uint64(evaluators)
+
+    def left(k: int, by: int) -> Callable[[tuple[Any, ...]], Array]:
+        factor = np.uint64(by % (1 << 64))
+        return lambda cut: (x[0][cut] - n * x[k][cut]) * factor if by != 1 else x[0][cut] - n * x[k][cut]
+
+    if p.rank != HELPER:
+        return [(left(1, c), y[0] - n * y[1])]
+    others = [y[0] - n * y[i] for i in range(1, evaluators)]
+    together = total(others[0], others[1:]) if len(others) > 1 else others[0]
+    return [(left(i + 1, -c), other + together) for i, other in enumerate(others)]
 
 
 def wrap_dtype(by: int) -> type[np.unsignedinteger]:

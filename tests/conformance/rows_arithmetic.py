@@ -103,13 +103,17 @@ def dot() -> Iterator[Case]:
     ]
     for (first, second), (left, right) in product(MIXTURES, shapes):
         label = f"{first.__name__}-{second.__name__}-{named(left)}-{named(right)}"
-        yield Case(label, (first(ring(*left, seed=1)), second(ring(*right, seed=2))), emit("dot"), np.matmul)
+        args = first(ring(*left, seed=1)), second(ring(*right, seed=2))
+        yield Case(label, args, emit("dot"), np.matmul)
+        yield Case(f"twice-{label}", args, emit("dot", twice=1), lambda x, y: 2 * (x @ y))
     for label, left, right in (
         ("tiles-of-rows", (301, 2), (2, 450)),
         ("tiles-of-one-row", (3, 2), (2, TILE + 3)),
         ("tiles-of-a-batch", (5, 7, 2), (5, 2, 5000)),
     ):
-        yield Case(label, (secret(ring(*left, seed=1)), secret(ring(*right, seed=2))), emit("dot"), np.matmul)
+        args = secret(ring(*left, seed=1)), secret(ring(*right, seed=2))
+        yield Case(label, args, emit("dot"), np.matmul)
+        yield Case(f"twice-{label}", args, emit("dot", twice=1), lambda x, y: 2 * (x @ y))
     for label, perm in (("of-transposed", (0, 1, 3, 2)), ("of-moved-batches", (1, 0, 2, 3))):
         yield Case(
             label,

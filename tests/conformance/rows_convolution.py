@@ -60,7 +60,10 @@ def conv() -> Iterator[Case]:
     for (first, second), (label, left, right, window) in product(MIXTURES, SHAPES):
         args = first(ring(*left, seed=1)), second(ring(*right, seed=2))
         want = partial(convolved, window=window)
-        yield Case(f"{first.__name__}-{second.__name__}-{label}", args, emit("conv", **window._asdict()), want)
+        name = f"{first.__name__}-{second.__name__}-{label}"
+        yield Case(name, args, emit("conv", **window._asdict()), want)
+        twice = emit("conv", twice=1, **window._asdict())
+        yield Case(f"twice-{name}", args, twice, lambda x, w, want=want: 2 * want(x, w))
     for label, left, right in (
         ("tiles-of-images", (1, 5, 4, 1), (1, 2, 1, TILE // 7)),
         ("tiles-of-one-image", (1, 2, 3, 1), (1, 2, 1, TILE // 2 + 5)),

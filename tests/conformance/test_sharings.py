@@ -14,7 +14,7 @@ from mpcnode.party import Party, Place, seeded_keys
 from mpcnode.protocols import Bilinear, Protocol
 from mpcnode.simulate import Message, Traffic, run
 
-MATMUL = Bilinear((7, 7), -2, 1, kernels.matmul, kernels.matmul_add)
+MATMUL = Bilinear((7, 7), -2, 1, 1, kernels.matmul, kernels.matmul_add)
 SETTINGS = [("cleartext", 1), ("cleartext", 3), ("masked", 2), ("masked", 3), ("masked", 5)]
 each_setting = pytest.mark.parametrize(("name", "evaluators"), SETTINGS, ids=str)
 each_value = pytest.mark.parametrize(

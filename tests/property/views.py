@@ -115,6 +115,11 @@ def record(patch: pytest.MonkeyPatch, known: list[View]) -> None:
         note(p, "mask", max(0, purpose - LEVEL), mask)
         return mask
 
+    def renew(p: Place, out: Array) -> Array:
+        mask = dealing.renew(p, out)
+        note(p, "mask", 0, mask)
+        return mask
+
     async def take(p: Place, tile: int, likes: Any) -> list[Array]:
         got = await dealing.take(p, tile, likes)
         for k, v in enumerate(got):
@@ -132,6 +137,7 @@ def record(patch: pytest.MonkeyPatch, known: list[View]) -> None:
         patch.setattr(module, "fresh", fresh)
         patch.setattr(module, "take", take)
         patch.setattr(module, "swap", swap)
+    patch.setattr(masked, "renew", renew)
 
 
 # ---- views -----------------------------------------------------------------------------------------------------------

@@ -177,6 +177,7 @@ BROKEN = [
         )
     ),
     Broken("dot", [arith(2, 3), arith(2, 3)], {}, "arith.18 [2,3] and arith.18 [2,3] do not multiply"),
+    Broken("dot", [arith(2, 2), arith(2, 2)], {"twice": 2}, "twice must be 0 or 1"),
     Broken("dot", [arith(3), arith(3)], {}, "arith.18 [3] and arith.18 [3] do not multiply"),
     Broken("dot", [arith(2, 1, 1), arith(3, 1, 1)], {}, "arith.18 [2,1,1] and arith.18 [3,1,1] do not multiply"),
     Broken("dot", [bit(1, 1), bit(1, 1)], {}, "a bit is no ring element: inject it first"),

@@ -19,6 +19,7 @@ from coordinator.lower.builder import Builder, Value
 from coordinator.lower.hoist import hoist
 from coordinator.lower.refine import refine
 from coordinator.lower.rewrite import depth, prune, until_still
+from coordinator.lower.twice import twice
 from mpcnode.graph import Graph, Kind, Type, verify
 
 RNG = np.random.default_rng(0)
@@ -170,7 +171,7 @@ def test_products_are_summed_before_they_are_truncated_while_there_is_room() -> 
 def test_a_bias_is_added_and_a_sign_taken_before_truncation() -> None:
     found = stages(lambda x, y: jax.nn.relu(x @ y + x[0]), X, Y)["final"]
     [sign] = ops(found, "sign")
-    assert sign.integer("lo") == 18
+    assert sign.integer("lo") == 19  # of the product, which is doubled
     assert names(found).count("trunc") == 1
     assert depth(found) == 6  # input, product, sign beside truncation, select
 
@@ -277,3 +278,62 @@ def test_a_training_step_of_a_perceptron() -> None:
     secure = evaluated(found["final"], X, Y, protocol="masked")
     for got, want in zip(secure.values(), jax.tree.leaves(jax.jit(program)(X, Y)), strict=True):
         assert np.abs(got - want).max() < 1e-3
+
+
+# ---- doubled products ------------------------------------------------------------------------------------------------
+SQUARE = (6, 6)
+
+
+def doubled(graph: Graph) -> tuple[list[int], Graph]:
+    """What `twice` sets at each dot, and the graph that it makes; both compute the same."""
+    after = twice(graph, 18)
+    same_results(graph, after, SQUARE)
+    return [op.integer("twice", 0) for op in after.walk() if op.name == "dot"], after
+
+
+def test_a_product_that_is_truncated_and_compared_is_doubled() -> None:
+    w = Writer()
+    x, y, bias = (w.input(shape=SQUARE) for _ in range(3))
+    z = w.b.emit("add", w.b.emit("dot", x, y), w.b.align(bias, 36))
+    bit = w.b.emit("sign", w.b.emit("neg", z), lo=18)
+    kept = w.b.emit("select", bit, w.b.reshape(z, SQUARE), keep=1)
+    found, after = doubled(w.done(w.b.emit("trunc", z, by=18), w.b.emit("trunc", kept, by=18)))
+    assert found == [1]
+    assert [(op.attrs.get("by"), op.attrs.get("lo")) for op in after.ops if op.name in ("trunc", "sign")] == [
+        (None, 19), (19, None), (19, None)
+    ]  # fmt: skip
+    assert [op.integer("by") for op in after.ops if op.name == "scale"] == [1 << 18, 2]  # the bias follows
+
+
+def test_products_that_meet_are_doubled_together() -> None:
+    w = Writer()
+    x, y = w.input(shape=SQUARE), w.input(shape=SQUARE)
+    both = w.b.emit("concat", w.b.emit("dot", x, y), w.b.emit("dot", y, x), axis=0)
+    found, after = doubled(w.done(w.b.emit("trunc", w.b.emit("sum", both, axes=(0,)), by=18)))
+    assert found == [1, 1]
+    assert names(after).count("scale") == 0
+
+
+@pytest.mark.parametrize("how", ["revealed", "a factor", "without room", "a step of a loop", "short", "known"])
+def test_a_product_is_left_alone_where(how: str) -> None:
+    w = Writer()
+    x, y = w.input(shape=SQUARE), w.input(shape=SQUARE)
+    z = w.b.emit("dot", x, y)
+    match how:
+        case "revealed":
+            out = z
+        case "a factor":
+            out = w.b.emit("trunc", w.b.emit("mul", z, w.b.shift(x, 0)), by=36)
+        case "without room":
+            out = w.b.emit("trunc", w.b.emit("scale", z, by=1 << 10, frac=10), by=28)
+        case "a step of a loop":
+            body = Builder()
+            p = body.emit("param", index=0, type=z.type)
+            loop = w.b.emit("loop", z, length=2, reverse=0, consts=0, carry=1, body=body.graph([body.emit("neg", p)]))
+            out = w.b.emit("trunc", w.b.emit("get", loop, index=0), by=18)
+        case "short":
+            out = w.b.emit("trunc", w.b.emit("dot", *(w.b.slice_axis(v, a, 0, 3) for v, a in ((x, 1), (y, 0)))), by=18)
+        case _:
+            out = w.b.emit("trunc", w.b.emit("dot", x, w.b.const(np.eye(6))), by=18)
+    graph = prune(w.done(out))
+    assert doubled(graph) == ([0], graph)
