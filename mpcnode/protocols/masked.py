@@ -272,14 +272,14 @@ class Masked(Protocol):
 
     async def onehot(self, p: Place, x: Sharing, size: int) -> Sharing:
         """[λ = j mod 2^w] for all j: see lookup.py."""
-        a = flat(x)
-        out = np.empty((len(a), size, a.shape[1]), np.uint8)
+        a = flat(x[:1])
+        out = np.empty((self.parts(p, Kind.BIT), size, a.shape[1]), np.uint8)
 
         async def body(p: Place, k: int, at: slice) -> None:
             out[:, :, at] = await lookup.onehot(p, k, a[0, at], size)
 
         await tiled(p, lookup.cuts(a.shape[1], size), body)
-        return out.reshape(len(a), size, *x.shape[1:])
+        return out.reshape(len(out), size, *x.shape[1:])
 
     async def select(self, p: Place, b: Sharing, w: Sharing, keep: int) -> Sharing:
         """[β], [β·λ_w] for b = m_b ^ β;  o_i = λ'_i - m_b·λw_i + (1 - 2m_b)·(β_i·m_w - (βλ_w)_i) {+ m_b·m_w};  m' = Σ
