@@ -158,7 +158,7 @@ def _bilinear(op: Op) -> Bilinear:
     """The map of a `dot` or `conv`."""
     times = 1 + op.integer("twice", 0)
     if op.name == "dot":
-        return Bilinear(op.type.shape, -2, 256, times, kernels.matmul, kernels.matmul_add)
+        return Bilinear(op.type.shape, -2, 512, times, kernels.matmul, kernels.matmul_add)
     window = window_of(op)
     return Bilinear(
         op.type.shape,
