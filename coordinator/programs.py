@@ -8,7 +8,7 @@ from coordinator.jobs import Promise
 from mpcnode.admission import participants
 from mpcnode.cluster import Cluster
 from mpcnode.errors import MpcError
-from mpcnode.graph import Graph, GraphError, Type, verify
+from mpcnode.graph import TOP, Graph, GraphError, Type, verify
 
 
 class ProgramError(MpcError):
@@ -30,7 +30,7 @@ def outputs(graph: Graph) -> dict[str, Output]:
 def reduced_signs(graph: Graph) -> str:
     """What a graph assumes that compares fewer bits than there are, as a sentence; nothing if it does not."""
     signs = [op for op in graph.walk() if op.name == "sign"]
-    few = sum("top" in op.attrs for op in signs)
+    few = sum(op.integer("top", TOP) < TOP for op in signs)
     if not few:
         return ""
     return (

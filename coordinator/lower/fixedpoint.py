@@ -183,11 +183,15 @@ def _factor_first(r: Rewriter, op: Op, factor: Op, product: Value) -> Value | No
 
 # ---- signs ---------------------------------------------------------------------------------------------------------
 def sign(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
-    """The sign of the untruncated value, passing over the bits that the truncation would have taken off."""
+    """The sign of the untruncated value, passing over the bits that the truncation would have taken off; but over none
+    where `top` says that all bits count.
+    """
     found = untruncated(r.b, args[0], 8)
     if found is None:
         return None
     x, bits = found
+    if op.integer("top", 0) == TOP:
+        return r.b.again(op, x)
     return r.b.emit("sign", x, lo=op.integer("lo") + bits) if op.integer("lo") + bits <= LONGEST else None
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from coordinator.lower.builder import Builder, Value
 from coordinator.lower.ranges import note, note_maximum, range_of
+from mpcnode.graph import TOP
 
 ROUND_BYTES = 1 << 20  # a round is worth so much dealing: 0.2 ms at 1 GB/s is 0.2 MB, 20 ms at 1 Gbit/s is 2.5 MB
 COMPARE_BYTES, SELECT_BYTES = 41, 16  # dealt an element, for 64 bits (see mpcnode.protocols.masked)
@@ -180,12 +181,15 @@ def level(b: Builder, x: Entrants, *, want_values: bool, lo: int = 0) -> Entrant
 
 def beaten(b: Builder, x: Value, lo: int = 0) -> Value:
     """For x [groups, of, elements] the bits [groups, of - 1, of, elements]: does entrant i beat its j-th rival?  Of
-    equal ones the earlier does, so one comparison serves both sides of a pair.  (Within 2^lo either may.)
+    equal ones the earlier does, so one comparison serves both sides of a pair.  (Of two within 2^lo, either may.  Of
+    more all bits are compared: where comparisons disagree among each other, nobody beats all.)
     """
     of = x.shape[1]
     left, right = np.triu_indices(of, 1)
     one, other = (b.emit("take", x, b.const(i, 0), axis=1) for i in (left, right))
-    later = b.less(one, other, lo)  # the right one of each pair beats the left one
+    gap = b.sub(one, other)
+    # the right one of each pair beats the left one
+    later = b.emit("sign", gap, lo=lo) if of == 2 else b.emit("sign", gap, lo=0, top=TOP)
     both = b.emit("concat", later, b.emit("not", later), axis=1)
     pair = np.zeros((of, of), np.int64)
     pair[right, left], pair[left, right] = np.arange(len(left)), np.arange(len(left)) + len(left)

@@ -54,7 +54,7 @@ def _taking_off(op: Op) -> Op:
     """A truncation or comparison of a doubled value."""
     if op.name == "trunc":
         return op._replace(attrs={"by": op.integer("by") + 1})
-    return op._replace(attrs={key: op.integer(key) + 1 for key in op.attrs})  # lo, and top if it is there
+    return op._replace(attrs={key: min(op.integer(key) + 1, TOP) for key in op.attrs})  # lo, and top if it is there
 
 
 def _doubled(graph: Graph, frac: int) -> tuple[set[int], set[int]]:
@@ -103,6 +103,4 @@ def _reach(graph: Graph, readers: list[list[int]], start: int, frac: int) -> set
 
 
 def _can_take_off(op: Op) -> bool:
-    return all(
-        op.integer(key) < most for key, most in (("by", LONGEST), ("lo", LONGEST), ("top", TOP)) if key in op.attrs
-    )
+    return all(op.integer(key) < LONGEST for key in ("by", "lo") if key in op.attrs)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from rough import apply, count, rounds, trace
+from rough import apply, count, evaluate, rounds, trace
 
-from coordinator.lower import order
+from coordinator.lower import order, passes
 from coordinator.lower.builder import Builder, Value
 from coordinator.lower.ranges import range_of
 
@@ -112,3 +112,18 @@ def test_under_masks() -> None:
     assert np.array_equal(apply(order.reduce_max, x, axis=1, protocol="masked"), x.max(1))
     assert np.array_equal(apply(order.argmax, x, axis=1, protocol="masked"), x.argmax(1))
     assert np.array_equal(apply(order.reduce_min, x, axis=0, protocol="masked"), x.min(0))
+
+
+@pytest.mark.parametrize("stage", ["late", "final", "narrow"])
+def test_of_values_closer_than_a_unit_one_wins(stage: str) -> None:
+    """Comparisons before truncation see more than its result has; passing over that, they may go round in circles."""
+    x = np.full((5, 64), 0.0625)
+    y = 100 * 16 + np.random.default_rng(3).integers(-3, 4, x.shape) * 2.0**-18  # products within a unit of each other
+
+    def largest(b: Builder, x: Value, y: Value) -> Value:
+        return order.reduce_max(b, b.mul(x, y), 0)
+
+    graph = passes.compile(trace(largest, x.shape, y.shape), assume=True)[stage]
+    for seed in range(5):
+        found = evaluate(graph, x, y, seed=seed)
+        assert np.abs(found - 100).max() < 2.0**-16
