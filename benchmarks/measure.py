@@ -27,7 +27,7 @@ from mpcnode.graph import Graph, Kind
 
 DEADLINE_S = 120.0
 BUSY = 1.0  # load before or after a measurement from which on its figures are preliminary
-PRODUCTS = 2  # that an evaluator of masked evaluation computes for each of the program's, at least
+PRODUCTS = 1  # that a party of masked evaluation computes for each of the program's, with two evaluators
 
 
 @contextlib.contextmanager
