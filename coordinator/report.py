@@ -33,6 +33,7 @@ from mpcnode import policy
 from mpcnode.errors import Aborted, MpcError
 from mpcnode.protocols import Protocol
 from mpcnode.wire import coordinator_pb2 as wire
+from mpcnode.wire import node_pb2
 
 LAN_RTT_S, LAN_BYTES_PER_S = 1e-3, 125e6
 
@@ -195,11 +196,18 @@ def schema_table(parties: Iterable[wire.PartySchemas]) -> Table:
     for party in parties:
         for schema in party.schemas:
             groups = ", ".join(f"{group.name} ({len(group.columns)})" for group in schema.groups)
-            columns = ", ".join(column.name for column in schema.columns[:8])
-            more = f", ... ({len(schema.columns)})" if len(schema.columns) > 8 else ""
-            cells = (f"{party.party}/{schema.dataset}", f"{schema.rows:,}", columns + more, groups, schema.key)
+            cells = (f"{party.party}/{schema.dataset}", f"{schema.rows:,}", _columns(schema), groups, schema.key)
             table.add_row(*map(escape, cells))
     return table
+
+
+def _columns(schema: node_pb2.Schema) -> str:
+    """A line for each type of number: "float64: radius, texture, ... (30)"."""
+    lines = []
+    for dtype in dict.fromkeys(column.dtype for column in schema.columns):
+        names = [column.name for column in schema.columns if column.dtype == dtype]
+        lines.append(f"{dtype}: {', '.join(names[:8])}" + (f", ... ({len(names)})" if len(names) > 8 else ""))
+    return "\n".join(lines)
 
 
 def kept_table(values: Iterable[wire.KeptValue]) -> Table:

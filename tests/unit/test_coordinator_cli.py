@@ -161,6 +161,7 @@ def test_it_serves_until_it_is_told_to_stop(run: Run, cluster: World, tmp_path: 
 def test_schemas_are_listed(run: Run, cluster: World) -> None:
     ran = run("schemas")
     assert ran.code == 0 and "clinic_b/wdbc" in ran.out and "features (2)" in ran.out
+    assert "float64: x0, x1" in ran.out
 
 
 def test_any_stage_is_printed(run: Run, cluster: World) -> None:
