@@ -29,6 +29,7 @@ from mpcnode.outbox import Outbox
 POLL_S = 1.0  # events come at once all the same
 REASON_S = 0.2  # for the reason of an end to follow it
 FLAGS = 0
+OK = 0  # GRPC_CALL_OK
 WAIT_FOR_READY = 1 << 5  # GRPC_INITIAL_METADATA_WAIT_FOR_READY
 
 
@@ -180,8 +181,7 @@ class ServerStream(Stream):
         self._begin("bye", cygrpc.SendStatusFromServerOperation(None, *self._status, FLAGS))
 
     def _operate(self, tag: str, operation: Any) -> bool:
-        self._call.start_server_batch((operation,), tag)
-        return True
+        return bool(self._call.start_server_batch((operation,), tag) == OK)
 
     def _next(self, patience_s: float) -> Any:
         event = self._queue.poll(time.time() + patience_s)
