@@ -218,7 +218,7 @@ def between(
         yield fronts
     finally:
         loop.call_soon_threadsafe(loop.stop)
-        thread.join()
+        thread.join(STOP_S)
         for server in servers:
             server.close()
         relay.close()

@@ -57,7 +57,7 @@ def _serve(folder: Path, pipe: Connection) -> None:
     pipe.send(server.add_secure_port("127.0.0.1:0", tls.server_credentials(identity, cluster)))
     server.start()
     pipe.recv()  # until it is enough
-    server.stop(0).wait()
+    server.stop(0).wait(5)
 
 
 def measure(rounds: int = 400, pieces: int = 256) -> Streams:

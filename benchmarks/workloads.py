@@ -23,8 +23,9 @@ from coordinator.compiled import Compiled
 from coordinator.jobfile import Plan
 from coordinator.lower.builder import Builder, Value
 from coordinator.lower.twice import twice
-from mpcnode.graph import Graph, Kind, Type, verify
+from mpcnode.graph import Graph, Kind, Type
 from mpcnode.ring import FRAC
+from mpcnode.verify import verify
 
 OWNER_X, OWNER_Y, RECIPIENT = "clinic_a", "clinic_b", "analyst"
 

@@ -213,7 +213,7 @@ class LocalCluster:
         """As a crash would."""
         process = self._processes[name]
         process.kill()
-        process.wait()
+        process.wait(STOP_S)
         assert process.stdin is not None
         process.stdin.close()
 
@@ -228,7 +228,7 @@ class LocalCluster:
                 process.wait(max(0.1, until - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait()
+                process.wait(STOP_S)
         for process in self._processes.values():
             assert process.stdin is not None
             process.stdin.close()

@@ -8,7 +8,8 @@ from coordinator.jobs import Promise
 from mpcnode.admission import participants
 from mpcnode.cluster import Cluster
 from mpcnode.errors import MpcError
-from mpcnode.graph import TOP, Graph, GraphError, Type, verify
+from mpcnode.graph import TOP, Graph, GraphError, Type
+from mpcnode.verify import verify
 
 
 class ProgramError(MpcError):

@@ -20,13 +20,14 @@ from mpcnode.cluster import Cluster
 from mpcnode.datasets import Datasets
 from mpcnode.engine import Plan
 from mpcnode.errors import ConfigError, DataError
-from mpcnode.graph import Graph, Op, verify
+from mpcnode.graph import Graph, Op
 from mpcnode.graph_wire import from_wire
 from mpcnode.kept import Kept, Making, Share, leaf_of
 from mpcnode.matching import joins
 from mpcnode.ring import U64
 from mpcnode.rounds import Array
 from mpcnode.simulate import Slot
+from mpcnode.verify import verify
 from mpcnode.wire import node_pb2
 
 MAX_DEADLINE_S = 24 * 3600.0

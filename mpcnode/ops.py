@@ -12,7 +12,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from mpcnode import kernels
-from mpcnode.graph import TOP, Kind, Op, window_of
+from mpcnode.graph import TOP, Kind, Op
+from mpcnode.optable import window_of
 from mpcnode.party import Place
 from mpcnode.protocols import Bilinear, Protocol
 from mpcnode.rounds import Array, Kernel

@@ -25,8 +25,9 @@ from coordinator.frontend.scope import Scope
 from coordinator.jobfile import Input, Keep, KeptInput, Leaf, Piece
 from coordinator.lower.builder import Builder, Value
 from coordinator.lower.rules import INSTEAD, CompileError, Operand, Site
-from mpcnode.graph import Graph, Kind, Type, verify
+from mpcnode.graph import Graph, Kind, Type
 from mpcnode.ring import FRAC
+from mpcnode.verify import verify
 
 CONCRETE = (
     jax.errors.ConcretizationTypeError,

@@ -16,8 +16,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mpcnode.graph import Attr, Graph, Kind, Op, Type, infer
+from mpcnode.graph import Attr, Graph, Kind, Op, Type
 from mpcnode.ring import FRAC
+from mpcnode.verify import infer
 
 LONGEST = 62  # the most that one truncation takes off
 UNIQUE = ("input", "param", "reveal", "store", "loop")  # never merged with an equal one

@@ -9,8 +9,9 @@ from coordinator.lower import fixedpoint, simplify
 from coordinator.lower.hoist import hoist
 from coordinator.lower.rewrite import plain, prune, rewrite, until_still
 from coordinator.lower.twice import twice
-from mpcnode.graph import Graph, verify
+from mpcnode.graph import Graph
 from mpcnode.ring import FRAC
+from mpcnode.verify import verify
 
 Pass: TypeAlias = Callable[[Graph, int], Graph]
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from coordinator.lower.builder import Builder
-from mpcnode.graph import Kind, Type, verify
+from mpcnode.graph import Kind, Type
 from mpcnode.protocols.masked import unit
 from mpcnode.simulate import simulate
+from mpcnode.verify import verify
 
 
 @pytest.mark.parametrize("evaluators", range(2, 10))

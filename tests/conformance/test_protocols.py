@@ -16,11 +16,13 @@ from rows import NAMES, ROWS, Case, Owners, ring, secret, written
 
 from mpcnode import protocols
 from mpcnode.engine import Plan
-from mpcnode.graph import OPS, Attr, Graph, Kind, Op, Type, verify
+from mpcnode.graph import Attr, Graph, Kind, Op, Type
 from mpcnode.matching import joins, sent_bytes
 from mpcnode.ops import INTERACTIVE
+from mpcnode.optable import OPS
 from mpcnode.protocols import Cost, Protocol
 from mpcnode.simulate import Message, simulate
+from mpcnode.verify import verify
 
 SETTINGS = [("cleartext", 1), ("cleartext", 2), ("cleartext", 3), ("masked", 2), ("masked", 3), ("masked", 5)]
 CASES = [pytest.param(case, id=f"{name}-{case.label}") for name, cases in ROWS.items() for case in cases]

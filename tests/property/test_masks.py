@@ -11,11 +11,12 @@ import pytest
 from coordinator.lower.builder import Builder, Value
 from mpcnode import party, protocols
 from mpcnode.engine import Hooks, execute
-from mpcnode.graph import Graph, Kind, Op, Type, verify
+from mpcnode.graph import Graph, Kind, Op, Type
 from mpcnode.kernels.prg import Prg
 from mpcnode.party import Party, pair_key
 from mpcnode.protocols.dealing import TILE
 from mpcnode.simulate import run
+from mpcnode.verify import verify
 
 NAMES = ["helper", "alice", "bob", "carol"]
 ADDRESS_BYTES = 16 << 32  # of key stream, that an address owns

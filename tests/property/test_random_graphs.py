@@ -14,8 +14,10 @@ from oracle import Known, Unfit, exact, result
 
 from coordinator.lower.builder import Builder, Value
 from mpcnode.engine import Hooks
-from mpcnode.graph import OPS, Attr, Graph, GraphError, Kind, Op, Type, infer, verify
+from mpcnode.graph import Attr, Graph, GraphError, Kind, Op, Type
+from mpcnode.optable import OPS
 from mpcnode.simulate import simulate
+from mpcnode.verify import infer, verify
 
 SHAPES: list[tuple[int, ...]] = [(), (3,), (2, 3), (3, 2), (2, 2, 3)]
 OWNERS = ["alice", "bob"]

@@ -14,11 +14,12 @@ import numpy as np
 
 from coordinator.lower.builder import Builder, Value
 from mpcnode.engine import execute
-from mpcnode.graph import TOP, Graph, Kind, Type, verify
+from mpcnode.graph import TOP, Graph, Kind, Type
 from mpcnode.party import Party, Place
 from mpcnode.protocols import Sharing
 from mpcnode.protocols.cleartext import Cleartext
 from mpcnode.simulate import SimulatedHooks, decode, run, simulate
+from mpcnode.verify import verify
 
 OWNER = "evaluator_1"
 Function = Callable[..., Value]

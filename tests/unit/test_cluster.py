@@ -214,7 +214,7 @@ def serve() -> Iterator[Serve]:
 
     yield start
     for server in servers:
-        server.stop(0).wait()
+        server.stop(0).wait(5)
 
 
 def ask(channel: grpc.Channel) -> str:

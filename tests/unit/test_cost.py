@@ -8,7 +8,8 @@ import pytest
 from coordinator import cost
 from coordinator.lower.builder import Builder, Value
 from mpcnode import protocols, simulate
-from mpcnode.graph import Graph, Kind, Type, verify
+from mpcnode.graph import Graph, Kind, Type
+from mpcnode.verify import verify
 
 MASKED = protocols.get("masked")
 SIZE = 3

@@ -12,9 +12,10 @@ import pytest
 from coordinator.lower.builder import Builder, Value
 from mpcnode import protocols
 from mpcnode.engine import Hooks, Plan, execute
-from mpcnode.graph import MAX_DEPTH, Graph, Kind, Op, Type, verify
+from mpcnode.graph import MAX_DEPTH, Graph, Kind, Op, Type
 from mpcnode.party import Party, seeded_keys
 from mpcnode.simulate import Message, run, simulate
+from mpcnode.verify import verify
 
 NAMES = ["helper", "alice", "bob"]
 COLUMN = Type(Kind.ARITH, 0, (5, 1))

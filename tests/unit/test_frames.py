@@ -1,77 +1,76 @@
-"""Functions of numbers whose sizes are known keep to their errors, at every size, with the roughest rounding."""
+"""Frames: what protobuf would write, with one copy, and nothing else is read as one."""
 
-from __future__ import annotations
-
-import math
 from typing import Any
 
 import numpy as np
 import pytest
-from rough import OWNER, Rough, trace
+from google.protobuf.message import DecodeError
 
-from coordinator.lower.approx import frames
-from coordinator.lower.points import Seen
-from coordinator.lower.ranges import note
-from mpcnode.engine import execute
-from mpcnode.party import Party, seeded_keys
-from mpcnode.simulate import SimulatedHooks, decode, run
-
-Numbers = Any
-UNIT = 2.0**-12
+from mpcnode import frames
+from mpcnode.frames import FrameError, Piece
+from mpcnode.wire import peer_pb2
 
 
-def applied(function: Any, *xs: Numbers, frac: int) -> Numbers:
-    """The function of values with `frac` fraction bits, whatever it returns."""
-    graph = trace(function, *(x.shape for x in xs), frac=frac)
-    data = {(OWNER, f"d{i}"): x.reshape(-1, 1) for i, x in enumerate(xs)}
-    party = Party(0, [OWNER], seeded_keys(1, b"frames")[0])
-    [[parts], _] = run([execute(party, Rough(1), graph, SimulatedHooks(data))])
-    return decode(parts["out"], graph.ops[-1].type)
+@pytest.mark.parametrize("size", [0, 1, 200, frames.LARGE - 20, frames.LARGE, 70_000, frames.MAX_DATA])
+@pytest.mark.parametrize("numbers", [(1, 0, 0), (2, 300, 1 << 40), (1, (1 << 32) - 1, 127)])
+def test_a_frame_is_what_protobuf_writes(size: int, numbers: tuple[int, int, int]) -> None:
+    channel, op, sequence = numbers
+    data = np.random.default_rng(1).bytes(size)
+    piece = Piece(channel, op, sequence, size + 5, data)
+    part = peer_pb2.Part(channel=channel, op=op, sequence=sequence, nbytes=size + 5, data=data)  # type: ignore[arg-type]
+    written = frames.write([piece])
+    assert written == peer_pb2.Frame(parts=peer_pb2.Parts(parts=[part])).SerializeToString()
+    read = frames.read(written)
+    assert isinstance(read, list)
+    assert [p._replace(data=bytes(p.data)) for p in read] == [piece]
 
 
-def met(x: Numbers) -> Seen:
-    a = np.abs(x[x != 0])
-    return Seen(float(a.max()), float(np.exp(np.log(a).mean())), float(a.min()))
+@pytest.mark.parametrize("count", [5, 5000])  # read by protobuf, and by hand
+def test_many_small_arrays_share_a_frame(count: int) -> None:
+    pieces = [Piece(1, op, op, 3, b"abc") for op in range(count)]
+    written = frames.write(pieces)
+    parts = [peer_pb2.Part(channel=1, op=op, sequence=op, nbytes=3, data=b"abc") for op in range(count)]  # type: ignore[arg-type]
+    assert written == peer_pb2.Frame(parts=peer_pb2.Parts(parts=parts)).SerializeToString()
+    read = frames.read(written)
+    assert isinstance(read, list)
+    assert [p._replace(data=bytes(p.data)) for p in read] == pieces
 
 
-@pytest.fixture(params=[-30, -13, 0, 24], ids=lambda top: f"2^{top}")
-def spread(request: pytest.FixtureRequest) -> tuple[Numbers, int]:
-    """Numbers over 24 octaves below 2^top, and their binary point."""
-    frac = met(np.array([2.0**request.param * 0.999, 2.0 ** (request.param - 24)])).point(18)
-    x = 2.0**request.param * 0.999 * 2.0 ** -np.linspace(0, 24, 1500)
-    return np.rint(x * 2.0**frac) / 2.0**frac, frac
+def test_an_array_is_cut_into_pieces() -> None:
+    data = bytes(2 * frames.MAX_DATA + 1)
+    cut = list(frames.cut(1, 2, 3, data))
+    assert [len(piece.data) for piece in cut] == [frames.MAX_DATA, frames.MAX_DATA, 1]
+    assert {piece.nbytes for piece in cut} == {len(data)}
+    assert [len(piece.data) for piece in frames.cut(1, 2, 3, b"")] == [0]
 
 
-def test_roots(spread: tuple[Numbers, int]) -> None:
-    x, frac = spread
-    seen = met(x)
-    error = np.abs(applied(lambda b, v: frames.sqrt(b, note(b, v, 0), seen), x, frac=frac) - np.sqrt(x))
-    assert np.all(error <= UNIT * np.maximum(np.sqrt(x), 2.0 ** (seen.top / 2 - 10)))
+def test_bytes_that_are_no_frame_are_refused() -> None:
+    with pytest.raises(FrameError, match="are the most"):
+        frames.read(bytes(frames.MAX_FRAME + 1))
+    with pytest.raises(FrameError, match="this version does not know"):
+        frames.read(b"")
+    with pytest.raises(FrameError, match="no frame"):
+        frames.read(b"\xff" * 40_000)
 
 
-def test_inverse_roots(spread: tuple[Numbers, int]) -> None:
-    x, frac = spread
-    y = applied(lambda b, v: frames.rsqrt(b, note(b, v, 0), met(x)), x, frac=frac)
-    assert np.abs(y * np.sqrt(x) - 1).max() <= UNIT
-
-
-def test_quotients(spread: tuple[Numbers, int]) -> None:
-    y, frac = spread
-    x = np.rint(y * np.random.default_rng(0).normal(size=len(y)) * 2.0**frac) / 2.0**frac
-    quotient = met(x / y)
-    got = applied(lambda b, u, v: frames.divide(b, u, note(b, v, 0), met(y), quotient), x, y, frac=frac)
-    assert np.all(np.abs(got - x / y) <= UNIT * np.abs(x / y) + 2.0 ** (quotient.top - 30))
-
-
-def test_numbers_that_exceed_what_was_met_within_the_margin() -> None:
-    x = 1e-9 * np.geomspace(1e-3, 15.9, 200)
-    seen = met(x[x <= 1e-9])
-    y = applied(lambda b, v: frames.sqrt(b, note(b, v, 0), seen), x, frac=seen.point(18))
-    assert np.abs(y / np.sqrt(x) - 1).max() < 2 * UNIT
-
-
-def test_the_least_root() -> None:
-    """What is too small to have a root but 0, and the guard that follows."""
-    seen = Seen(1e-5, 1e-9, 1e-12)
-    assert math.log2(frames.grid(seen)) == -9 - (20 - seen.top) // 2
-    assert frames.grid(seen) < 1e-8 < frames.grid(Seen(1e-3, 1e-9, 1e-12))
+def test_a_large_frame_with_any_byte_changed_reads_as_protobuf_reads_it() -> None:
+    whole = frames.write(
+        [Piece(1, 7, 9, 20_000, bytes(range(250)) * 80), Piece(2, 300, 0, 0, b""), Piece(1, 7, 10, 3, b"abc")]
+    )
+    for at in (*range(24), *range(len(whole) - 22, len(whole))):
+        for bit in range(8):
+            spoilt = whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :]
+            try:
+                known: Any = peer_pb2.Frame.FromString(spoilt)
+            except DecodeError:
+                known = None
+            try:
+                read: Any = frames.read(spoilt)
+            except FrameError:
+                read = None
+            if isinstance(read, list):
+                assert known is not None
+                parts = [(p.channel, p.op, p.sequence, p.nbytes, p.data) for p in known.parts.parts]
+                assert [(*p[:4], bytes(p.data)) for p in read] == parts
+            else:
+                assert read == known or known.WhichOneof("body") is None

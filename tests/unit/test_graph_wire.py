@@ -8,8 +8,9 @@ from google.protobuf.message import DecodeError
 
 from coordinator.lower.builder import Builder
 from mpcnode import graph_wire
-from mpcnode.graph import Attr, Graph, GraphError, Kind, Op, Type, verify
+from mpcnode.graph import Attr, Graph, GraphError, Kind, Op, Type
 from mpcnode.graph_wire import from_wire, to_wire
+from mpcnode.verify import verify
 from mpcnode.wire import graph_pb2
 
 ARITH = Type(Kind.ARITH, 18, (4, 3))

@@ -15,10 +15,11 @@ from coordinator.lower.builder import Builder
 from mpcnode import protocols
 from mpcnode.datasets import Datasets
 from mpcnode.errors import DataError
-from mpcnode.graph import Graph, GraphError, Kind, Op, Type, verify
+from mpcnode.graph import Graph, GraphError, Kind, Op, Type
 from mpcnode.matching import TAG_BYTES
 from mpcnode.service import Server
 from mpcnode.simulate import Message, SimulatedHooks, simulate
+from mpcnode.verify import verify
 
 OWNERS = ("clinic_a", "clinic_b", "clinic_c")
 DATA = {(owner, "d"): np.arange(6.0).reshape(3, 2) + 10 * i for i, owner in enumerate(OWNERS)}

@@ -214,7 +214,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     made = World(tmp_path)
     yield made
     for server in made.servers:
-        server.stop(0).wait()
+        server.stop(0).wait(5)
 
 
 def problems_of(outcome: Outcome) -> list[str]:

@@ -20,7 +20,8 @@ from coordinator.lower.hoist import hoist
 from coordinator.lower.refine import refine
 from coordinator.lower.rewrite import depth, prune, until_still
 from coordinator.lower.twice import twice
-from mpcnode.graph import Graph, Kind, Type, verify
+from mpcnode.graph import Graph, Kind, Type
+from mpcnode.verify import verify
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(2, 8, 8)).astype(np.float32)

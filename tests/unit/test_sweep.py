@@ -10,7 +10,8 @@ import pytest
 from coordinator.compiled import Compiled
 from coordinator.jobfile import Plan
 from coordinator.lower.builder import Builder
-from mpcnode.graph import Kind, Type, verify
+from mpcnode.graph import Kind, Type
+from mpcnode.verify import verify
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from measure import bounds, macs
