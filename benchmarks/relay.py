@@ -28,6 +28,7 @@ from coordinator.local import free_ports
 from mpcnode.identity import split_address
 
 BUFFER_BYTES = 1 << 20  # that may wait for a line, beyond what is travelling, before the sender is held back
+STOP_S = 5.0  # for the thread of the relays to end
 
 
 # ---- what comes when: no I/O and no clock ----------------------------------------------------------------------------

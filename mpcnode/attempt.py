@@ -274,10 +274,8 @@ class Attempt:
         try:
             for making in self.task.makings:
                 arrays = {leaf.path: stored[making.name, leaf.path] for leaf in making.leaves}
-                header = Header(
-                    making=making, party=self._identity.name, parts=len(arrays[making.leaves[0].path]), tags=tags
-                )
-                self._kept.hold(header, arrays)
+                parts = tuple(len(arrays[leaf.path]) for leaf in making.leaves)
+                self._kept.hold(Header(making=making, party=self._identity.name, parts=parts, tags=tags), arrays)
         except MpcError as error:
             self._kept.drop(*run)
             raise Ended(Cause(f"{self._identity.name} cannot keep its shares: {error}")) from error

@@ -113,7 +113,7 @@ class Header(BaseModel):
 
     making: Making
     party: Name  # whose share it is
-    parts: int = Field(ge=1, le=16)  # leading axis of its sharings
+    parts: tuple[Annotated[int, Field(ge=1, le=64)], ...]  # of each leaf: the leading axis of this party's sharing
     tags: dict[Name, str]  # by other party: what it and this one alone know of the making
 
 
@@ -331,8 +331,8 @@ class Kept:
     def _read(self, file: IO[bytes], path: Path, header: Header, key: AESGCM) -> dict[tuple[str, ...], Array]:
         number = 0
         found: dict[tuple[str, ...], Array] = {}
-        for leaf in header.making.leaves:
-            shape = (header.parts, *leaf.shape)
+        for leaf, parts in zip(header.making.leaves, header.parts, strict=True):
+            shape = (parts, *leaf.shape)
             raw = bytearray()
             nbytes = int(np.prod(shape)) * _dtype(leaf).itemsize
             while len(raw) < nbytes:
@@ -375,7 +375,9 @@ def _read_header(file: IO[bytes], path: Path) -> tuple[Header, bytes, bytes]:
         header = Header.model_validate_json(head)
     except ValidationError:
         raise DataError(f"{path} is damaged: restore it, or make the value anew") from None
-    if len(salt) < _SALT_BYTES or any(leaf.type.size > MAX_ELEMENTS for leaf in header.making.leaves):
+    leaves = header.making.leaves
+    too_large = any(leaf.type.size > MAX_ELEMENTS for leaf in leaves)
+    if len(salt) < _SALT_BYTES or too_large or len(header.parts) != len(leaves):
         raise DataError(f"{path} is damaged: restore it, or make the value anew")
     return header, head, salt
 

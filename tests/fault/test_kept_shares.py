@@ -30,19 +30,22 @@ def visits(clerk: Clerk, tmp_path: Path) -> None:
 
 
 def keeping(length: int = 0, dataset: str = "visits", to: tuple[str, ...] = ("analyst",), replace: int = 0) -> Graph:
-    """Keeps x, after it was multiplied by one that often."""
+    """Keeps x, after it was multiplied by one that often, and whether it is negative."""
     b = Builder()
     x = b.emit("input", type=Type(Kind.ARITH, 18, (8, 3)), owner="clinic_a", dataset=dataset, columns=COLUMNS)
     y = looped(b, x, length) if length else x
     b.emit("store", y, kept="model", path=(".x",), dtype="float32", to=to, replace=replace)
+    b.emit("store", b.emit("sign", y, lo=0), kept="model", path=(".low",), dtype="bool", to=to, replace=replace)
     return b.graph()
 
 
 def using(run: str = "job/1") -> Graph:
-    """Reveals the square of what was kept."""
+    """Reveals the square of what was kept, and what was negative of it."""
     b = Builder()
     x = b.emit("load", type=Type(Kind.ARITH, 18, (8, 3)), kept="model", run=run, path=(".x",))
+    low = b.emit("load", type=Type(Kind.BIT, 0, (8, 3)), kept="model", run=run, path=(".low",))
     b.emit("reveal", b.emit("trunc", b.emit("mul", x, x), by=18), to=("analyst",), name="square")
+    b.emit("reveal", b.emit("select", low, x, keep=1), to=("analyst",), name="low")
     return b.graph()
 
 
@@ -82,7 +85,9 @@ def test_what_was_kept_is_used(clerk: Clerk, servers: Servers) -> None:
     finish(clerk, keeping(length=3))
     keep(clerk)
     finish(clerk, using(), "later")
-    np.testing.assert_allclose(clerk.open(using(), "later")["square"], DATA**2, atol=1e-3)
+    found = clerk.open(using(), "later")
+    np.testing.assert_allclose(found["square"], DATA**2, atol=1e-3)
+    np.testing.assert_allclose(found["low"], np.minimum(DATA, 0), atol=1e-3)
 
 
 def test_a_job_that_is_aborted_leaves_nothing(clerk: Clerk, servers: Servers) -> None:

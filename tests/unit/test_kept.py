@@ -20,7 +20,7 @@ PROGRAM = "0123456789abcdef" * 4
 W, FLAG = (".w",), (".seen", "[0")
 ARRAYS = {
     W: np.random.default_rng(1).integers(0, 1 << 63, (2, 3, 4), np.uint64),
-    FLAG: np.array([[1, 0, 1], [0, 0, 1]], np.uint8),
+    FLAG: np.array([[1, 0, 1]], np.uint8),  # a helper has fewer parts of bits
 }
 
 
@@ -36,7 +36,7 @@ def header(name: str = "model", job: str = "job-1", party: str = "clinic_a", **c
     )
     making: dict[str, Any] = {"name": name, "job": job, "attempt": 1, "program": PROGRAM, "protocol": "masked"}
     making |= {"parties": PARTIES, "leaves": leaves, "recipients": (), "kept_at": 1e9}
-    return Header(making=Making(**{**making, **change}), party=party, parts=2, tags={"helper": "ab"})
+    return Header(making=Making(**{**making, **change}), party=party, parts=(2, 1), tags={"helper": "ab"})
 
 
 def held(identity: Identity, **change: Any) -> Kept:
