@@ -114,8 +114,8 @@ def measure(
 
 def estimated_s(client: Client, graph: Graph, network: Network) -> float:
     """What `coordinator estimate` says that the network takes."""
-    rules, size = protocols.get(client.cluster.protocol), len(client.cluster.parties)
-    return cost.estimate(graph, rules, size).seconds(2 * network.delay_s, network.bytes_per_s)
+    rules, parties = protocols.get(client.cluster.protocol), client.cluster.parties
+    return cost.estimate(graph, rules, parties).seconds(2 * network.delay_s, network.bytes_per_s)
 
 
 # ---- what no implementation on this machine could be faster than -----------------------------------------------------

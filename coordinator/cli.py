@@ -345,7 +345,7 @@ def cancel(job: JobId, folder: Dir = Path(), cluster_file: ClusterFile = Path("c
 
 def _estimate(graph: Graph, cluster: Cluster) -> tuple[cost.Estimate, protocols.Protocol]:
     rules = protocols.get(cluster.protocol)
-    return cost.estimate(graph, rules, len(cluster.parties)), rules
+    return cost.estimate(graph, rules, cluster.parties), rules
 
 
 def _watch(client: Client, job: str) -> None:

@@ -7,6 +7,7 @@ body's.  The conformance suite holds the declared costs to what the simulator co
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -55,12 +56,15 @@ class Chain(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """rounds: on the longest chain; total: of all executions (its rounds mean nothing); lines: dearest first."""
+    """rounds: on the longest chain; total: of all executions (its rounds mean nothing); lines: dearest first;
+    largest_input_bytes: what the owner that sends the most sends of its data.
+    """
 
     rounds: int
     total: Cost
     evaluators: int
     lines: tuple[Line, ...]
+    largest_input_bytes: int = 0
 
     @property
     def link_bytes(self) -> int:
@@ -78,18 +82,25 @@ class Estimate(NamedTuple):
 
     def seconds(self, rtt_s: float, bytes_per_s: float) -> float:
         """What the network takes when every party sends and receives at most `bytes_per_s` in all, on links of that
-        round-trip time: half of it for each round, and the busiest party's bytes.  The helper deals ahead of the
-        computation, so only its bandwidth counts.  Computing comes on top, or overlaps."""
-        down = self._uplink_bytes + self.total.deal_bytes / self.evaluators + self.total.owner_bytes / self.evaluators
-        chain = self.rounds * rtt_s / 2 + max(self._uplink_bytes, down) / bytes_per_s
+        round-trip time: half of it for each round, and the busiest party's bytes, of the inputs and then of the rest.
+        The helper deals ahead of the computation, so only its bandwidth counts.  Computing comes on top, or overlaps.
+        """
+        inputs = max(self.total.owner_bytes / self.evaluators, self.largest_input_bytes)
+        down = self._uplink_bytes + self.total.deal_bytes / self.evaluators + inputs
+        chain = self.rounds * rtt_s / 2 + down / bytes_per_s
         return max(chain, self.total.deal_bytes / bytes_per_s)
 
 
-def estimate(graph: Graph, protocol: Protocol, size: int) -> Estimate:
-    """The cost of a verified graph among `size` parties, helpers included."""
+def estimate(graph: Graph, protocol: Protocol, parties: Sequence[str]) -> Estimate:
+    """The cost of a verified graph.  parties: who computes, by rank, helpers included; other owners are guests."""
+    size = len(parties)
     lines: dict[str, tuple[int, int, Cost]] = {}
+    owners: Counter[str] = Counter()
     for op, args, times in _executions(graph, 1):
         cost = protocol.cost(op, [arg.type for arg in args], size).times(times)
+        if op.name == "input":
+            cost += _beside_the_evaluators(op, protocol, parties)
+            owners[op.text("owner")] += cost.owner_bytes
         ops, executions, sum_ = lines.get(op.where, (0, 0, Cost()))
         lines[op.where] = (ops + 1, executions + times, sum_ + cost)
     total = sum((cost for _, _, cost in lines.values()), Cost())
@@ -98,7 +109,17 @@ def estimate(graph: Graph, protocol: Protocol, size: int) -> Estimate:
     rounds = _rounds(graph, protocol, size)
     if joins(graph, range(len(graph.ops))):  # before anything else, owners compare whom their rows are about
         rounds, total = rounds + 1, total + Cost(owner_bytes=sent_bytes(graph))
-    return Estimate(rounds, total, size - protocol.helpers, tuple(table))
+    return Estimate(rounds, total, size - protocol.helpers, tuple(table), max(owners.values(), default=0))
+
+
+def _beside_the_evaluators(op: Op, protocol: Protocol, parties: Sequence[str]) -> Cost:
+    """What an input costs more than that of an evaluator, for which protocols declare it: another owner sends its
+    numbers to one evaluator more, and of a guest's the mask is dealt.
+    """
+    owner, nbytes = op.text("owner"), 8 * op.type.size
+    if owner in parties[protocol.helpers :]:
+        return Cost()
+    return Cost(owner_bytes=nbytes, deal_bytes=0 if owner in parties else nbytes * protocol.helpers)
 
 
 def critical_chain(graph: Graph, protocol: Protocol, size: int) -> Chain:

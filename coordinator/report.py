@@ -93,19 +93,20 @@ def summary(compiled: Compiled, found: Estimate, rules: Protocol) -> RenderableT
 def costs(found: Estimate) -> str:
     return (
         f"{found.rounds:,} rounds, {amount(found.link_bytes)} from each evaluator to each other, "
-        f"{amount(found.total.deal_bytes)} dealt by the helper"
+        f"{amount(found.total.deal_bytes)} dealt by the helper, {amount(found.total.owner_bytes)} of inputs from their "
+        f"owners, {amount(found.bytes)} in all"
     )
 
 
 def cost_table(found: Estimate, most: int) -> Table:
     """Costs by source line, dearest first."""
-    table = Table("line", "executions", "rounds of its own", "bytes a link", "bytes dealt", title="by source line")
+    heads = ("executions", "rounds of its own", "bytes a link", "bytes dealt", "bytes of inputs")
+    table = Table("line", *heads, title="by source line")
     for column in table.columns[1:]:
         column.justify = "right"
     for line in found.lines[:most]:
-        swapped, dealt = amount(line.cost.swap_bytes), amount(line.cost.deal_bytes)
-        where = escape(line.where or "(inputs)")
-        table.add_row(where, f"{line.executions:,}", f"{line.cost.rounds:,}", swapped, dealt)
+        sent = map(amount, (line.cost.swap_bytes, line.cost.deal_bytes, line.cost.owner_bytes))
+        table.add_row(escape(line.where or "(inputs)"), f"{line.executions:,}", f"{line.cost.rounds:,}", *sent)
     hidden = len(found.lines) - most
     if hidden > 0:
         table.caption = f"and {hidden} more lines"

@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coordinator import cost
 from coordinator.client import Client
 from coordinator.local import LocalCluster
+from mpcnode import protocols
 from mpcnode.errors import MpcError
+from mpcnode.graph import Graph
 from mpcnode.kept import Kept
 from mpcnode.wire import coordinator_pb2 as wire
 
@@ -149,6 +152,7 @@ def test_a_model_is_trained_kept_and_used_and_nobody_sees_it(cluster: LocalClust
             Kept(cluster.identities[owner]).allow("model", programs=[compiled.graph.digest().hex()])
         done = client.submit(compiled)
         assert finish(client, done).state == wire.JOB_STATE_DONE, client.get(done).cause
+        sent_what_was_estimated(compiled.graph, client.get(done), cluster)
         stolen = finish(client, client.submit(tmp_path / "steal.toml"))
         assert "would go to client" in stolen.cause
     with Client(cluster.identities["client"], cluster.cluster) as client:
@@ -157,6 +161,15 @@ def test_a_model_is_trained_kept_and_used_and_nobody_sees_it(cluster: LocalClust
     np.testing.assert_allclose(found, TABLES["client"][:, :3] @ model["w"] + model["bias"], atol=2e-3)
     nothing_in_clear(cluster, model)
     missing_shares_are_named(cluster, tmp_path)
+
+
+def sent_what_was_estimated(graph: Graph, done: wire.Job, cluster: LocalCluster) -> None:
+    """By all nodes together, and in as many rounds: the client is one that does not compute."""
+    found = cost.estimate(graph, protocols.get("masked"), cluster.cluster.parties)
+    reports = {report.party: report.finished for report in done.reports}
+    assert sum(link.sent_bytes for finished in reports.values() for link in finished.traffic) == found.bytes
+    assert {reports[owner].rounds for owner in OWNERS} == {found.rounds}
+    assert sum(link.sent_bytes for link in reports["client"].traffic) == found.total.owner_bytes > 0
 
 
 def nothing_in_clear(cluster: LocalCluster, model: dict[str, Any]) -> None:

@@ -196,6 +196,7 @@ def test_costs_are_estimated(run: Run, cluster: World) -> None:
     ran = run("estimate", "job.toml", "--rtt", "40ms", "--rate", "352Mbit/s")
     assert ran.code == 0
     assert "rounds" in ran.out and "the network takes" in ran.out and "train.py:10" in ran.out
+    assert "of inputs from their owners" in ran.out and "bytes of inputs" in ran.out
     assert "longest chain" not in ran.out
     ran = run("estimate", "job.toml", "--rounds")
     assert ran.code == 0 and "the longest chain of" in ran.out and "rounds on the chain" in ran.out

@@ -18,7 +18,7 @@ from mpcnode.errors import DataError
 from mpcnode.graph import Graph, GraphError, Kind, Op, Type
 from mpcnode.matching import TAG_BYTES
 from mpcnode.service import Server
-from mpcnode.simulate import Message, SimulatedHooks, simulate
+from mpcnode.simulate import Message, SimulatedHooks, parties, simulate
 from mpcnode.verify import verify
 
 OWNERS = ("clinic_a", "clinic_b", "clinic_c")
@@ -135,11 +135,13 @@ def test_every_byte_of_a_tag_counts(byte: int) -> None:
         run(joined(*OWNERS[:2]), tap=flip)
 
 
+@pytest.mark.parametrize("guests", [0, 1])
 @pytest.mark.parametrize("count", [2, 3])
-def test_its_cost_is_in_the_estimate(count: int) -> None:
-    graph = joined(*OWNERS[:count])
-    found = cost.estimate(graph, protocols.get("masked"), count + 1)
-    traffic = simulate(graph, DATA, "masked", evaluators=count).traffic
+def test_its_cost_is_in_the_estimate(count: int, guests: int) -> None:
+    """Also where one of the owners does not compute."""
+    graph, masked, away = joined(*OWNERS[:count]), protocols.get("masked"), OWNERS[:guests]
+    found = cost.estimate(graph, masked, parties(graph, masked, count, away))
+    traffic = simulate(graph, DATA, "masked", evaluators=count, guests=away).traffic
     assert (found.rounds, found.bytes) == (traffic.rounds, sum(traffic.sent_bytes.values()))
 
 
