@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from coordinator import calibration, cost, programs, report, sampling
+from coordinator import calibration, cost, programs, report, results, sampling
 from coordinator.client import Client
 from coordinator.compiled import Compiled
 from coordinator.report import watch_job
@@ -228,7 +229,9 @@ def simulate_job(
     protocol: Annotated[str, typer.Option(help="cleartext, or masked to run the real protocol too.")] = "cleartext",
     samples: Annotated[
         list[str] | None,
-        typer.Option("--sample", metavar="INPUT=FILE", help="Numbers for an input: CSV, Parquet or NPY; repeatable."),
+        typer.Option(
+            "--sample", metavar="INPUT=FILE", help="Numbers for an input: CSV, Parquet or NPY, NPZ for a kept one."
+        ),
     ] = None,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Record what values come to, for the job's binary points.")
@@ -236,6 +239,10 @@ def simulate_job(
     out: Annotated[
         Path | None,
         typer.Option(help="Where to write the calibration.", show_default="calibration.toml beside JOB.toml"),
+    ] = None,
+    kept: Annotated[
+        Path | None,
+        typer.Option(help="A folder for what the job would keep, from plain JAX: samples for jobs that use it."),
     ] = None,
     lines: Annotated[int, typer.Option(min=1, help="How many source lines to list.")] = 20,
     folder: Dir = Path(),
@@ -249,18 +256,23 @@ def simulate_job(
     files = dict(_sample(text) for text in samples or [])
     with Client(folder, cluster_file) as client:
         plan, function = client.plan(job, calibrated=not calibrate)
-    evaluators = len(client.cluster.evaluators)
-    if not calibrate:
-        with console.status("simulating"):
-            found = sampling.run(plan, function, files, protocol=protocol, evaluators=evaluators)
+    if kept is not None and not plan.keeps:
+        raise ConfigError(f"--kept is for what a job keeps, and {job} keeps nothing: leave it away")
+    cluster = client.cluster
+    guests = [owner for owner in cluster.owners if owner not in cluster.parties]
+    run = partial(sampling.calibrate if calibrate else sampling.run, plan, function, files)
+    with console.status("calibrating" if calibrate else "simulating"):
+        found = run(protocol=protocol, evaluators=len(cluster.evaluators), guests=guests)
+    if isinstance(found, sampling.Calibrated):
+        file = out or job.parent / "calibration.toml"
+        calibration.write(found.calibration, file)
+        console.print(report.calibration(found, plan.frac, lines))
+        print(f"wrote {file}: name it in {job} under [job] as calibration")
+        found = found.simulated
+    else:
         console.print(report.simulation(found, lines))
-        return
-    with console.status("calibrating"):
-        met = sampling.calibrate(plan, function, files, protocol=protocol, evaluators=evaluators)
-    file = out or job.parent / "calibration.toml"
-    calibration.write(met.calibration, file)
-    console.print(report.calibration(met, plan.frac, lines))
-    print(f"wrote {file}: name it in {job} under [job] as calibration")
+    for path in results.write(found.kept, kept) if kept is not None else ():
+        print(f"wrote {path}: give it to `simulate` of a job that uses the value, as --sample INPUT={path}")
 
 
 def _sample(text: str) -> tuple[str, Path]:

@@ -134,13 +134,13 @@ def chain_table(chain: Chain, most: int) -> RenderableType:
 def simulation(found: Simulated, most: int) -> RenderableType:
     """Ranges by source line, the least headroom first, and errors by output."""
     parts: list[RenderableType] = []
-    if found.random:
-        parts.append(
-            Text(
-                f"made-up numbers for {', '.join(found.random)} (standard normal; whole ones 0 or 1): "
-                "give real samples with --sample"
-            )
-        )
+    kept = [name for name in found.random if name in found.compiled.plan.kept]
+    if read := [name for name in found.random if name not in kept]:
+        made_up = f"made-up numbers for {', '.join(read)} (standard normal; whole ones 0 or 1)"
+        parts.append(Text(f"{made_up}: give real samples with --sample"))
+    if kept:
+        made_up = f"made-up numbers for {', '.join(kept)}, which is kept (normal, a tenth in size; whole ones 0 or 1)"
+        parts.append(Text(f"{made_up}: give what it may be like with --sample {kept[0]}=FILE.npz"))
     ranges = Table("line", "largest value", "headroom", "at", title="values by source line")
     for line in found.ranges[:most]:
         bits = f"{line.headroom_bits:.1f} bits"
@@ -178,6 +178,9 @@ def calibration(found: Calibrated, frac: int, most: int) -> RenderableType:
         table.caption = f"and {len(shown) - most} more lines"
     table.title = "values and their binary points by source line"
     lasting = dict.fromkeys(f"{p.line}: {p.what} {p.sentence}" for p in found.problems if not p.settled)
+    if found.simulated.random:
+        random = " and ".join(found.simulated.random)
+        lasting[f"the binary points follow from made-up numbers for {random}: they are worth what these are"] = None
     return Group(table, *(Text(sentence, style="red") for sentence in lasting), simulation(found.simulated, most))
 
 

@@ -7,7 +7,9 @@ function in plain floating point.  Nothing leaves this process, and nobody's rea
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +19,11 @@ import numpy.typing as npt
 from coordinator import trees
 from coordinator.calibration import Calibration, Problem
 from coordinator.compiled import Compiled, compile_job
-from coordinator.jobfile import Input, KeptInput, Plan
+from coordinator.jobfile import Input, KeptInput, Leaf, Plan
 from mpcnode import engine, simulate, tables
 from mpcnode.errors import DataError
 from mpcnode.graph import Graph, Kind, Op
-from mpcnode.ring import LIMIT_BITS, RangeError
+from mpcnode.ring import LIMIT_BITS, RangeError, encode
 from mpcnode.rounds import Array
 
 Numbers = npt.NDArray[Any]
@@ -56,6 +58,7 @@ class Simulated(NamedTuple):
     ranges: tuple[Range, ...]  # the least headroom first
     errors: tuple[Error, ...]
     traffic: simulate.Traffic | None  # of the protocol, if it ran
+    kept: dict[str, Numbers]  # what the plain function makes of the outputs that are kept, by name
 
 
 class Calibrated(NamedTuple):
@@ -82,15 +85,16 @@ def run(
     *,
     protocol: str = "cleartext",
     evaluators: int = 2,
+    guests: Sequence[str] = (),
     seed: int = 0,
 ) -> Simulated:
     """Simulate a job on the files of `samples`, by input, and on made-up numbers for the other inputs.
 
-    A sample may have more or fewer rows than the owners' data: the job is compiled for it.  Raises DataError for a
-    file that does not fit the job.
+    A sample may have more or fewer rows than the owners' data: the job is compiled for it.  `guests` are owners that do
+    not compute.  Raises DataError for a file that does not fit the job.
     """
     sampled = _sampled(plan, samples, seed)
-    return _simulated(sampled, function, protocol, evaluators)
+    return _simulated(sampled, function, protocol, evaluators, guests)
 
 
 def calibrate(
@@ -100,6 +104,7 @@ def calibrate(
     *,
     protocol: str = "cleartext",
     evaluators: int = 2,
+    guests: Sequence[str] = (),
     seed: int = 0,
 ) -> Calibrated:
     """Run the function in plain floating point on the samples, as `run` does the job, and record what its values come
@@ -115,7 +120,7 @@ def calibrate(
     found = observe.record(flat, sampled.plan.inputs, _stacked(sampled.plan, sampled.data), loaded)
     plan = sampled.plan._replace(calibration=found, assume_ranges=False)
     met = tuple(problems(flat, found.seen, plan.frac))
-    return Calibrated(found, met, _simulated(sampled._replace(plan=plan), function, protocol, evaluators))
+    return Calibrated(found, met, _simulated(sampled._replace(plan=plan), function, protocol, evaluators, guests))
 
 
 def _sampled(plan: Plan, samples: Mapping[str, Path], seed: int) -> _Sampled:
@@ -135,7 +140,9 @@ def _sampled(plan: Plan, samples: Mapping[str, Path], seed: int) -> _Sampled:
     return _Sampled(plan, made_up, _owned(plan, arrays), kept)
 
 
-def _simulated(sampled: _Sampled, function: Callable[..., Any], protocol: str, evaluators: int) -> Simulated:
+def _simulated(
+    sampled: _Sampled, function: Callable[..., Any], protocol: str, evaluators: int, guests: Sequence[str]
+) -> Simulated:
     plan, made_up, data, kept = sampled
     slots = {
         (item.name, leaf.path): array
@@ -148,7 +155,8 @@ def _simulated(sampled: _Sampled, function: Callable[..., Any], protocol: str, e
         secure = simulate.simulate(compiled.graph, data, hooks=lambda rank: watching if rank == 0 else watching.quiet)
         traffic = None
         if protocol != "cleartext":
-            secure = simulate.simulate(compiled.graph, data, protocol, evaluators=evaluators, kept=slots)
+            here = [owner for owner in guests if any(owner == own for own, _ in data)]
+            secure = simulate.simulate(compiled.graph, data, protocol, evaluators=evaluators, kept=slots, guests=here)
             traffic = secure.traffic
     except RangeError as error:
         raise DataError(f"the sample data does not fit: {error}") from None
@@ -161,7 +169,8 @@ def _simulated(sampled: _Sampled, function: Callable[..., Any], protocol: str, e
         "/".join((names[value], *(part[1:] for part in path))): array for (value, path), array in secure.kept.items()
     }
     errors = tuple(_error(name, plain[name], found[name], plan.frac) for name in plain)
-    return Simulated(compiled, made_up, watching.ranges(), errors, traffic)
+    kept_ones = {key: array for key, array in plain.items() if key.partition("/")[0] in plan.keeps}
+    return Simulated(compiled, made_up, watching.ranges(), errors, traffic, kept_ones)
 
 
 def read_sample(path: Path, name: str, item: Input) -> Numbers:
@@ -184,26 +193,69 @@ def read_sample(path: Path, name: str, item: Input) -> Numbers:
 
 
 def read_kept(path: Path, name: str, item: KeptInput) -> list[Numbers]:
-    """The arrays of an .npz file for a kept input, named as `coordinator result` names an output's: see `write`."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            found = {key: file[key] for key in file.files}
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is no .npz file of numbers, which the kept input {name} wants") from error
+    """The arrays of an .npz file for a kept input, named as `coordinator result` and `simulate --kept` name those of an
+    output; where there is one only, it may have any name.  DataError says which array does not fit.
+    """
+    found = _read_npz(path, name)
+    single = len(item.leaves) == 1 and not item.leaves[0].path
+    if single and len(found) == 1:
+        return [_fitting(path, name, leaf, *found.popitem()) for leaf in item.leaves]
     arrays = []
     for leaf in item.leaves:
-        key = trees.title(leaf.path) if leaf.path else name
-        array = found.get(key)
-        if array is None or array.shape != leaf.type.shape:
-            raise DataError(f"{path} has no array {key} of shape {list(leaf.type.shape)}, which input {name} wants")
-        arrays.append(array)
+        key = name if single else trees.title(leaf.path)
+        if key not in found:
+            there = ", ".join(list(found)[:8]) + (", ..." if len(found) > 8 else "")
+            raise DataError(f"{path} has no array {key}, which input {name} wants: it has {there or 'none'}")
+        arrays.append(_fitting(path, name, leaf, key, found[key]))
     return arrays
 
 
+def _read_npz(path: Path, name: str) -> dict[str, Numbers]:
+    try:
+        with path.open("rb") as opened:
+            if not zipfile.is_zipfile(opened):
+                raise DataError(
+                    f"{path} is no .npz file, or is cut short, and the kept input {name} wants one: write it with "
+                    "numpy.savez, or with `coordinator simulate --kept` of the job that keeps the value"
+                )
+            with np.load(opened, allow_pickle=False) as file:
+                return {key: file[key] for key in file.files}
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError):
+        raise DataError(f"{path} is damaged, or does not hold arrays of numbers: write it again") from None
+
+
+def _fitting(path: Path, name: str, leaf: Leaf, key: str, array: Numbers) -> Numbers:
+    """The array if it can stand for a leaf; whole numbers may be given for floats, and 0 and 1 for truths."""
+    what = f"{path}: the array {key}"
+    if array.shape != leaf.type.shape:
+        raise DataError(f"{what} is of shape {list(array.shape)}, and input {name} wants {list(leaf.type.shape)}")
+    kinds = {"float32": "fiub", "int32": "iub", "bool": "biu"}[leaf.dtype]
+    if array.dtype.kind not in kinds:
+        raise DataError(f"{what} holds {array.dtype}, and input {name} wants {leaf.dtype}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise DataError(f"{what} holds a value that is infinite or no number")
+    if leaf.dtype == "bool" and not np.isin(array, (0, 1)).all():
+        raise DataError(f"{what} holds other numbers than 0 and 1, and input {name} wants bool")
+    limits = np.iinfo(np.int32)
+    if leaf.dtype == "int32" and not np.all((limits.min <= array) & (array <= limits.max)):
+        raise DataError(f"{what} holds a number beyond those of int32, which input {name} wants")
+    try:
+        encode(array, leaf.type.frac)
+    except RangeError as error:
+        raise DataError(f"{what} cannot stand for what is kept: {error}") from None
+    return array
+
+
 def _random_kept(item: KeptInput, rng: np.random.Generator) -> list[Numbers]:
-    """Numbers as weights may be: normal, a tenth in size; zeros and ones for bits and whole ones."""
+    """Numbers as weights may be: normal, a tenth in size, or less where the kept ones' binary points leave no room;
+    zeros and ones for bits and whole ones.
+    """
     return [
-        0.1 * rng.standard_normal(leaf.type.shape) if leaf.dtype == "float32" else rng.integers(0, 2, leaf.type.shape)
+        min(0.1, 2.0 ** (LIMIT_BITS - 3 - leaf.type.frac)) * rng.standard_normal(leaf.type.shape)
+        if leaf.dtype == "float32"
+        else rng.integers(0, 2, leaf.type.shape)
         for leaf in item.leaves
     ]
 

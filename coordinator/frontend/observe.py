@@ -148,7 +148,7 @@ def record(
     kept: Mapping[str, tuple[KeptInput, Sequence[Numbers]]] | None = None,
 ) -> Calibration:
     """A calibration of the program on these inputs: [rows, columns], one each; and on these kept ones' leaves."""
-    plain = [arrays[n].astype(np.int32 if i.integer else np.float32).reshape(i.shape) for n, i in inputs.items()]
+    plain = [arrays[n].astype(i.dtype).reshape(i.shape) for n, i in inputs.items()]
     for item, leaves in (kept or {}).values():
         named = [(leaf.path, np.asarray(a, leaf.dtype)) for leaf, a in zip(item.leaves, leaves, strict=True)]
         plain += jax.tree_util.tree_leaves(trees.build(named))

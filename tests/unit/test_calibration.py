@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,17 +13,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from rich.console import Console
 
-from coordinator import calibration, sampling
+from coordinator import calibration, report, results, sampling, trees
 from coordinator.calibration import Calibration
+from coordinator.compiled import compile_job
 from coordinator.frontend import CompileError, Input, Piece, flat_of, observe, trace
 from coordinator.frontend.domains import problems
-from coordinator.jobfile import Plan
+from coordinator.jobfile import Keep, KeptInput, Leaf, Plan
 from coordinator.lower.passes import compile
 from coordinator.lower.points import MARGIN, Seen
 from coordinator.programs import reduced_signs
 from mpcnode.errors import ConfigError
-from mpcnode.graph import Graph, Kind
+from mpcnode.graph import Graph, Kind, Type
 from mpcnode.simulate import simulate
 
 Program = Callable[..., dict[str, Any]]
@@ -278,3 +281,122 @@ def test_pieces_that_are_dropped_may_overflow(tmp_path: Path) -> None:
     plan = Plan("far", 18, {"x": Input((Piece("owner", "d", 4, ("a", "b")),), False, False)}, {"out": ("reader",)})
     found = sampling.run(plan, lambda x: {"out": jnp.exp(x) + jnp.tanh(100 * x)}, {"x": tmp_path / "x.npy"})
     assert min(line.headroom_bits for line in found.ranges) > 2
+
+
+def test_columns_of_truths_are_met_as_truths() -> None:
+    job = Job(lambda x: jnp.where(~x, 3.0, 0.5), np.array([[True, False], [False, False]]))
+    inputs = {"x": job.inputs["x"]._replace(integer=True, boolean=True)}
+    flat, _ = flat_of(job.program, inputs, OUTPUTS)
+    found = observe.record(flat, inputs, {"x": job.sample})
+    assert max(met.seen.largest for met in found.values.values()) == 3.0
+
+
+# ---- jobs that read kept values --------------------------------------------------------------------------------------
+DATASET = ("owner", "d")
+COLUMNS = tuple(f"c{i}" for i in range(7))
+ROWS = rows(32, 7) * np.float32([1] * 6 + [1e-3])
+DATA = {DATASET: dict(zip(COLUMNS, ROWS.T, strict=True))}
+INPUTS = {"data": Input((Piece(*DATASET, len(ROWS), COLUMNS),), False, False)}
+SLOW = optax.rmsprop(1e-3)  # small steps: weights and squared gradients of very different sizes
+
+
+def steps(params: Any, memory: Any, data: Any) -> Any:
+    x, y = data[:, :-1], data[:, -1:]
+
+    def step(state: Any, _: Any) -> tuple[Any, None]:
+        loss = lambda p: jnp.mean((jax.nn.relu(x @ p[0]) @ p[1] - y) ** 2)  # noqa: E731
+        updates, memory = SLOW.update(jax.grad(loss)(state[0]), state[1], state[0])
+        return (optax.apply_updates(state[0], updates), memory), None
+
+    return jax.lax.scan(step, (params, memory), None, length=4)[0]
+
+
+def begin(data: Any) -> dict[str, Any]:
+    params = [jnp.asarray(rows(6, 4, 0.3, 1)), jnp.asarray(rows(4, 1, 0.01, 2))]
+    params, memory = steps(params, SLOW.init(params), data)
+    return {"model": {"weights": params, "memory": jax.tree.leaves(memory)}}
+
+
+def go_on(data: Any, model: Any) -> dict[str, Any]:
+    params = model["weights"]
+    params, memory = steps(params, jax.tree.unflatten(jax.tree.structure(SLOW.init(params)), model["memory"]), data)
+    return {"weights": params, "memory": jax.tree.leaves(memory)}
+
+
+def predict(data: Any, model: Any) -> dict[str, Any]:
+    return {"out": jax.nn.relu(data[:, :-1] @ model["weights"][0]) @ model["weights"][1]}
+
+
+def kept_by(graph: Graph) -> KeptInput:
+    stores = [op for op in graph.ops if op.name == "store"]
+    leaves = tuple(Leaf(op.texts("path"), op.type, op.text("dtype")) for op in stores)
+    return KeptInput("value", "job-1/1", leaves)
+
+
+@pytest.mark.parametrize("maker_calibrated", [False, True])
+def test_jobs_that_read_kept_values_are_calibrated(tmp_path: Path, maker_calibrated: bool) -> None:
+    """One job trains and keeps; two more are calibrated on what plain JAX would have kept, and read what was kept."""
+    np.save(tmp_path / "data.npy", ROWS)
+    samples = {"data": tmp_path / "data.npy"}
+    plan = Plan("begin", 18, INPUTS, {}, keeps={"model": Keep("value")})
+    first = sampling.calibrate(plan, begin, samples)
+    if maker_calibrated:
+        plan = plan._replace(calibration=first.calibration)
+    graph = compile_job(plan, begin, "").graph
+    made = simulate(graph, DATA, "masked")
+    [stand_in] = results.write(first.simulated.kept, tmp_path)
+    assert stand_in == tmp_path / "model.npz"
+    samples["model"] = stand_in
+
+    kept = trees.build([(path, np.float32(array)) for (_, path), array in made.kept.items()])
+    for function, names in ((go_on, ("weights", "memory")), (predict, ("out",))):
+        later = Plan("later", 18, INPUTS, dict.fromkeys(names, ("reader",)), kept={"model": kept_by(graph)})
+        met = sampling.calibrate(later, function, samples)
+        assert met.simulated.random == ()
+        calibration.write(met.calibration, tmp_path / "later.toml")
+        later = later._replace(calibration=calibration.read(tmp_path / "later.toml"))
+        program = compile_job(later, function, "").graph
+        found = simulate(program, DATA, "masked", kept=made.kept, seed=b"another job").outputs
+        clear = simulate(program, DATA, kept=made.kept).outputs
+        for name, value in observed(function(ROWS, kept)):
+            largest = np.abs(value).max()
+            assert np.abs(found[name] - clear[name]).max() < 2e-3 * largest
+            if maker_calibrated or name == "out":  # else what was kept has lost its small numbers already
+                assert np.abs(found[name] - value).max() < 2e-3 * largest
+
+
+def observed(found: dict[str, Any]) -> Any:
+    """Arrays by the names that outputs have."""
+    for name, tree in found.items():
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            yield "/".join((name, *(str(part.idx) for part in path))), np.asarray(leaf, np.float64)
+
+
+def test_a_calibration_on_a_made_up_model_says_what_it_is_worth(tmp_path: Path) -> None:
+    """Made-up numbers fit whatever binary points the kept ones have."""
+    leaves = tuple(
+        Leaf((".weights", f"[{i}"), Type(Kind.ARITH, frac, shape), "float32")
+        for i, (frac, shape) in enumerate([(18, (6, 4)), (63, (4, 1))])
+    )
+    plan = Plan("later", 18, INPUTS, {"out": ("reader",)}, kept={"model": KeptInput("value", "job-1/1", leaves)})
+    np.save(tmp_path / "data.npy", ROWS)
+    found = sampling.calibrate(plan, predict, {"data": tmp_path / "data.npy"})
+    assert found.simulated.random == ("model",)
+    shown = Console(width=200, file=io.StringIO())
+    shown.print(report.calibration(found, 18, 20))
+    text = shown.file.getvalue()  # type: ignore[attr-defined]
+    assert "the binary points follow from made-up numbers for model: they are worth what these are" in text
+    assert "give what it may be like with --sample model=FILE.npz" in text and "real samples" not in text
+
+
+def test_other_arrays_in_the_kept_value_are_another_program() -> None:
+    """A value that was made anew with another structure does not go with the calibration; another size does."""
+    one = KeptInput("v", "job-1/1", (Leaf((), Type(Kind.ARITH, 18, (6, 2)), "float32"),))
+    wider = one._replace(leaves=(one.leaves[0]._replace(type=Type(Kind.ARITH, 18, (6, 3))),))
+    more = one._replace(leaves=tuple(one.leaves[0]._replace(path=(f"[{i}",)) for i in range(2)))
+    plan = Plan("sums", 18, INPUTS, {"out": ("reader",)}, kept={"model": one})
+    function = lambda data, model: {"out": sum(data[:, :-1] @ w for w in jax.tree.leaves(model))}  # noqa: E731
+    met = sampling.calibrate(plan, function, {}).calibration
+    compile_job(plan._replace(calibration=met, kept={"model": wider}), function, "")
+    with pytest.raises(CompileError, match="of another program than the job's function is now"):
+        compile_job(plan._replace(calibration=met, kept={"model": more}), function, "")

@@ -254,6 +254,37 @@ def test_a_job_is_calibrated(run: Run, cluster: World, tmp_path: Path) -> None:
     one_line(run("estimate", "job.toml"), "the calibration is of another program than the job's function is now")
 
 
+def test_what_a_job_keeps_is_written_as_a_sample_for_others(run: Run, cluster: World, tmp_path: Path) -> None:
+    """The job that keeps writes a stand-in, and the job that uses the value is calibrated on it."""
+    one_line(
+        run("simulate", "job.toml", "--kept", "here"), "--kept is for what a job keeps, and job.toml keeps nothing"
+    )
+    (tmp_path / "train.py").write_text("def train(x, y):\n    return {'result': {'w': x.T @ y / 6, 'n': [y.sum()]}}\n")
+    (tmp_path / "keep.toml").write_text(JOB.replace('["analyst"]', '{ keep = "model" }'))
+    ran = run("simulate", "keep.toml", "--kept", "here")
+    assert ran.code == 0 and "as --sample INPUT=here/result.npz" in ran.out
+    leaf = lambda path, shape: node_pb2.Leaf(  # noqa: E731
+        path=path, type=graph_pb2.Type(kind=graph_pb2.KIND_ARITH, frac=18, shape=shape), dtype="float32"
+    )
+    leaves = [leaf([".n", "[0"], []), leaf([".w"], [2])]
+    for name in NAMES:
+        cluster.nodes[name].kept = [
+            node_pb2.Kept(name="model", job="train-1", attempt=1, parties=NAMES, leaves=leaves, counts=True)
+        ]
+    (tmp_path / "train.py").write_text(
+        "def train(x, y, model):\n    return {'result': x @ model['w'] + model['n'][0]}\n"
+    )
+    (tmp_path / "job.toml").write_text(JOB + '[inputs.model]\nkept = "model"\n')
+    ran = run("simulate", "job.toml", "--calibrate", "--sample", "model=here/result.npz")
+    assert ran.code == 0 and "made-up numbers for x, y (" in ran.out and "for model" not in ran.out
+    ran = run("simulate", "job.toml", "--protocol", "masked")
+    assert ran.code == 0 and "give what it may be like with --sample model=FILE.npz" in ran.out
+    np.savez(tmp_path / "short.npz", **{"n/0": 1.0, "w": np.ones(3)})
+    calibrate = ("simulate", "job.toml", "--calibrate", "--sample")
+    one_line(run(*calibrate, "model=short.npz"), "the array w is of shape [3], and input model wants [2]")
+    one_line(run(*calibrate, "model=train.py"), "train.py is no .npz file, or is cut short")
+
+
 # ---- jobs -----------------------------------------------------------------------------------------------------------
 def test_a_job_from_submission_to_result(run: Run, cluster: World, tmp_path: Path) -> None:
     ran = run("submit", "job.toml", "--output", "out")

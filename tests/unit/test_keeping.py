@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -114,9 +115,80 @@ def test_kept_inputs_are_sampled_or_made_up(tmp_path: Path) -> None:
     np.savez(tmp_path / "model.npz", **names)
     sampled = sampling.run(plan, use, {"model": tmp_path / "model.npz"})
     assert sampled.random == ("x",)
-    np.savez(tmp_path / "model.npz", w=np.ones((2, 2)))
-    with pytest.raises(DataError, match=r"has no array parts/0 of shape \[2\], which input model wants"):
-        sampling.run(plan, use, {"model": tmp_path / "model.npz"})
+
+
+GOOD = {
+    "w": np.ones((2, 2)),
+    "parts/0": np.zeros(2, np.float32),
+    "parts/1/0": np.array([True, False]),
+    "parts/1/1": np.int64(7),
+    "parts/1/2": 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"parts/0": None}, "has no array parts/0, which input model wants: it has w, parts/1/0, parts/1/1, parts/1/2"),
+        ({"w": np.ones((2, 3))}, r"the array w is of shape \[2, 3\], and input model wants \[2, 2\]"),
+        ({"w": np.ones((2, 2), complex)}, "the array w holds complex128, and input model wants float32"),
+        ({"w": np.full((2, 2), "1.5")}, "the array w holds <U3, and input model wants float32"),
+        ({"w": np.array([[1, 2], [3, np.nan]])}, "the array w holds a value that is infinite or no number"),
+        ({"w": np.full((2, 2), 1e15)}, "the array w cannot stand for what is kept: a value is not below 2\\^44"),
+        ({"parts/1/0": np.array([0, 2])}, "the array parts/1/0 holds other numbers than 0 and 1, and input model"),
+        ({"parts/1/0": np.array([0.0, 1.0])}, "the array parts/1/0 holds float64, and input model wants bool"),
+        ({"parts/1/1": np.float32(7)}, "the array parts/1/1 holds float32, and input model wants int32"),
+        ({"parts/1/1": np.int64(1 << 40)}, "the array parts/1/1 holds a number beyond those of int32"),
+        ({"w": np.array([[None, 1], [2, 3]])}, "is damaged, or does not hold arrays of numbers: write it again"),
+    ],
+)
+def test_what_cannot_stand_for_a_kept_value(tmp_path: Path, change: dict[str, Any], why: str) -> None:
+    plan = Plan("use", 18, {"x": X}, {"y": ("alice",)}, kept={"model": kept_by(fitted())})
+    file = tmp_path / "model.npz"
+    np.savez(file, **{name: array for name, array in (GOOD | change).items() if array is not None})
+    for simulated in (sampling.run, sampling.calibrate):
+        with pytest.raises(DataError, match=why):
+            simulated(plan, use, {"model": file})
+    np.savez(file, **GOOD)
+    assert sampling.calibrate(plan, use, {"model": file}).simulated.random == ("x",)
+
+
+@pytest.mark.parametrize("cut", [0, 3, 100, -30, -1])
+def test_a_file_that_is_cut_short_is_named(tmp_path: Path, cut: int) -> None:
+    file = tmp_path / "model.npz"
+    np.savez_compressed(file, **GOOD)
+    file.write_bytes(file.read_bytes()[:cut])
+    with pytest.raises(DataError, match=r"model.npz is no \.npz file, or is cut short, and the kept input model wants"):
+        sampling.read_kept(file, "model", kept_by(fitted()))
+
+
+def test_no_byte_of_a_file_ends_in_a_traceback(tmp_path: Path) -> None:
+    file, item = tmp_path / "model.npz", kept_by(fitted())
+    np.savez_compressed(file, **GOOD)
+    whole = file.read_bytes()
+    for at in range(0, len(whole), 3):
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
+        with suppress(DataError):  # a byte that nobody reads, such as of a date, may change
+            sampling.read_kept(file, "model", item)
+
+
+def test_other_files_cannot_stand_for_a_kept_value(tmp_path: Path) -> None:
+    item = kept_by(fitted())
+    np.save(tmp_path / "model.npy", np.ones((2, 2)))
+    (tmp_path / "model.csv").write_text("a,b\n1,2\n")
+    for name in ("model.npy", "model.csv"):
+        with pytest.raises(DataError, match=f"{name} is no .npz file"):
+            sampling.read_kept(tmp_path / name, "model", item)
+    with pytest.raises(DataError, match=r"none.npz cannot be read: No such file or directory"):
+        sampling.read_kept(tmp_path / "none.npz", "model", item)
+
+
+def test_a_single_array_may_have_any_name(tmp_path: Path) -> None:
+    item = KeptInput("m", "job-1/1", (Leaf((), kept_by(fitted()).leaves[-1].type, "float32"),))
+    np.savez(tmp_path / "w.npz", weights=np.ones((2, 2)))
+    assert len(sampling.read_kept(tmp_path / "w.npz", "model", item)) == 1
+    np.savez(tmp_path / "w.npz", weights=np.ones((2, 2)), model=np.zeros((2, 2)))
+    assert sampling.read_kept(tmp_path / "w.npz", "model", item)[0].sum() == 0
 
 
 def test_what_a_job_would_keep_is_compared_with_plain_jax() -> None:
