@@ -168,7 +168,7 @@ def show(
     ] = None,
     stages: Annotated[bool, typer.Option("--stages", help="Only list the stages.")] = False,
     digest: Annotated[
-        bool, typer.Option("--digest", help="Only print the digest, by which nodes allow a program.")
+        bool, typer.Option("--digest", help="Only print the digest, by which owners approve a program.")
     ] = False,
     folder: Dir = Path(),
     cluster_file: ClusterFile = Path("cluster.toml"),
@@ -215,6 +215,7 @@ def estimate(
     with Client(folder, cluster_file) as client:
         compiled = client.compile(job)
     found, rules = _estimate(compiled.graph, client.cluster)
+    print(f"program {compiled.graph.digest().hex()}")
     console.print(report.costs(found))
     console.print(f"the network takes {report.duration(found.seconds(rtt, rate))}; computing comes on top, or overlaps")
     console.print(report.cost_table(found, lines))

@@ -83,7 +83,7 @@ def summary(compiled: Compiled, found: Estimate, rules: Protocol) -> RenderableT
     return Group(
         Text(compiled.plan.name, style="bold"),
         table,
-        Text(f"program {compiled.graph.digest().hex()[:12]}: {ops.total()} ops ({common})"),
+        Text(f"program {compiled.graph.digest().hex()}: {ops.total()} ops ({common})"),
         Text(f"{costs(found)}; the network takes {lan} of it at 1 ms and 1 Gbit/s"),
         *(Text(sentence, style="yellow") for sentence in assumptions(compiled)),
         Text(f"threat model of {rules.name}: {rules.threat_model}"),

@@ -106,9 +106,11 @@ def admit(request: node_pb2.PrepareRequest, cluster: Cluster, holdings: Holdings
     graph = from_wire(request.graph)
     verify(graph)
     _check_members(graph, cluster, me)
-    datasets = holdings.datasets
-    policy.check(policy.taints(graph), policy.recipients(graph), datasets.allowed(), me)
-    policy.check_keeping(policy.keeps(graph), datasets.terms(), me)
+    datasets, program = holdings.datasets, graph.digest().hex()
+    terms = datasets.terms()
+    policy.check_reading(graph, terms, me)
+    policy.check(policy.taints(graph), policy.recipients(graph), terms, me, program)
+    policy.check_keeping(policy.keeps(graph), terms, me, program)
     shares = _shares(graph, cluster, holdings.kept) if me in cluster.parties else {}
     if me in cluster.evaluators:  # a helper's masks alone are nothing: it does as those do who hold the values
         policy.check_kept(graph, {name: holdings.kept.terms(name) for name in shares}, me)

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,7 @@ from mpcnode.datasets import Datasets, Entry
 from mpcnode.errors import ConfigError, MpcError
 from mpcnode.identity import ANYONE, DEFAULT_DAYS, Card, create_identity, fingerprint, load_identity, split_address
 from mpcnode.kept import Kept
+from mpcnode.terms import Allowed
 
 WITH_PARENT = "MPCNODE_WITH_PARENT"  # environment: end when standard input closes
 
@@ -41,7 +43,20 @@ ClusterFile = Annotated[
     Path, typer.Option("--cluster", envvar="MPCNODE_CLUSTER", help="The file with the cards and roles of all members.")
 ]
 
+DataName = Annotated[str, typer.Argument(metavar="NAME", help="The dataset's name.")]
 KeptName = Annotated[str, typer.Argument(metavar="NAME", help="The kept value's name.")]
+Programs = Annotated[
+    list[str] | None,
+    typer.Option("--program", metavar="DIGEST", help="A program that may tell what it says; repeatable."),
+]
+Recipients = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--for",
+        help="With --program: whom it may tell that, if not all whom it names.  Without: who may learn what any "
+        "program computes from it, even all of it.  Repeatable.",
+    ),
+]
 
 
 def run(command: typer.Typer, program: str) -> None:
@@ -199,6 +214,9 @@ def data_add(
         list[str] | None,
         typer.Option("--for", help=f"Who may learn results computed from it; repeatable; '{ANYONE}': every member."),
     ] = None,
+    ask: Annotated[
+        bool, typer.Option("--ask", help="Let no program read it that you have not approved: `mpcnode data allow`.")
+    ] = False,
     groups: Annotated[
         list[str] | None,
         typer.Option("--group", metavar="NAME=COL,COL", help="Name a set of columns; * and ? match; repeatable."),
@@ -222,24 +240,43 @@ def data_add(
 ) -> None:
     """Check every value of a file and register it.  Others learn names, types and the number of rows."""
     identity = load_identity(folder)
-    if not recipients:
+    if not recipients and not ask:
         raise ConfigError(
             f"say with --for who may learn results that are computed from {name}, such as models trained on it: "
-            f"--for NAME, repeated for several, or --for {ANYONE} for every member of the cluster"
+            f"--for NAME, repeated for several, or --for {ANYONE} for every member of the cluster; or --ask, to "
+            "approve each program before it reads the data"
+        )
+    if recipients and ask:
+        raise ConfigError(
+            "--for lets every program tell what it computes, and --ask none that you have not approved: leave one away"
         )
     schema = Datasets(identity.folder).add(
         name,
         file,
-        recipients,
+        recipients or (),
         columns=columns.split(",") if columns is not None else None,
         groups=dict(_group(text) for text in groups or []),
         label=label,
         key=key,
         replace=replace,
         keep=keep,
+        programs=() if ask else None,
     )
     keyed = f" in the order of {key}, which stays here" if key is not None else ""
     print(f"added {identity.name}/{name}: {schema.rows} rows, {len(schema.columns)} columns{keyed}")
+    print(_consequence(name, recipients or ()))
+
+
+def _consequence(name: str, recipients: Sequence[str]) -> str:
+    """What follows for whoever adds a dataset, and the way to something else."""
+    approve = f"`mpcnode data allow {name} --program DIGEST`"
+    if not recipients:
+        return f"no program may read it until you approve it by its digest, which the refusal names: {approve}"
+    whom = "every member" if ANYONE in recipients else " and ".join(recipients)
+    return (
+        f"{whom} may learn whatever any program computes from it, even the data itself; to approve programs one by "
+        f"one: `mpcnode data forbid {name}`, then {approve}"
+    )
 
 
 @data.command("list")
@@ -250,23 +287,40 @@ def data_list(
     """List the datasets, or the columns of one."""
     datasets = Datasets(load_identity(folder).folder)
     if name is None:
-        table = Table("dataset", "rows", "columns", "groups", "key", "for", "kept", "file")
+        table = Table("dataset", "rows", "columns", "groups", "key", "for", "programs", "kept", "file")
         for entry in datasets.entries():
             counts = ", ".join(f"{group} ({len(members)})" for group, members in entry.groups.items())
             may = "may be" if entry.keep else ""
             sizes = (f"{entry.rows}", f"{len(entry.columns)}", counts)
-            cells = (entry.name, *sizes, entry.key or "", ", ".join(entry.recipients), may, entry.path)
+            cells = (entry.name, *sizes, entry.key or "", *_allowed(entry), may, entry.path)
             table.add_row(*map(escape, cells))
     else:
         table = _columns_table(datasets.entry(name))
     wide_console().print(table)
 
 
-@data.command("remove")
-def data_remove(
-    name: Annotated[str, typer.Argument(help="The dataset's name.")],
-    folder: Dir = Path(),
+@data.command("allow")
+def data_allow(
+    name: DataName, *, programs: Programs = None, recipients: Recipients = None, folder: Dir = Path()
 ) -> None:
+    """Approve a program that reads a dataset, for all whom it names or for some; or allow all that is for somebody.
+
+    The program's digest is what `coordinator submit` and `coordinator show JOB --digest` print, and what the node says
+    when it refuses; read it first, with `coordinator show JOB`.
+    """
+    _say_what(programs, recipients)
+    print(_now(name, Datasets(load_identity(folder).folder).allow(name, recipients or (), programs or ())))
+
+
+@data.command("forbid")
+def data_forbid(name: DataName, folder: Dir = Path()) -> None:
+    """Take back all that was allowed: no program may read the dataset until it is approved."""
+    Datasets(load_identity(folder).folder).forbid(name)
+    print(f"no program may read {name} any more until you approve it: `mpcnode data allow {name} --program DIGEST`")
+
+
+@data.command("remove")
+def data_remove(name: DataName, folder: Dir = Path()) -> None:
     """Forget a dataset; its file stays."""
     identity = load_identity(folder)
     Datasets(identity.folder).remove(name)
@@ -287,8 +341,7 @@ def kept_list(folder: Dir = Path()) -> None:
             f"{datetime.fromtimestamp(making.kept_at).astimezone():%Y-%m-%d %H:%M}",
             f"{len(making.leaves)}",
             f"{sum(leaf.type.size for leaf in making.leaves):,}",
-            ", ".join(entry.recipients) if entry else "",
-            ", ".join(program[:12] for program in entry.programs) if entry else "",
+            *(_allowed(entry) if entry else ("", "")),
             "kept" if counts else "not confirmed",
         )
         table.add_row(*map(escape, cells))
@@ -297,23 +350,28 @@ def kept_list(folder: Dir = Path()) -> None:
 
 @kept.command("allow")
 def kept_allow(
-    name: KeptName,
-    *,
-    programs: Annotated[
-        list[str] | None,
-        typer.Option("--program", metavar="DIGEST", help="A program that may reveal what it says; repeatable."),
-    ] = None,
-    recipients: Annotated[
-        list[str] | None,
-        typer.Option("--for", help="Who may learn what any program computes from it, even all of it; repeatable."),
-    ] = None,
-    folder: Dir = Path(),
+    name: KeptName, *, programs: Programs = None, recipients: Recipients = None, folder: Dir = Path()
 ) -> None:
     """Allow jobs to reveal what they compute from a kept value: one program, or all that is for somebody."""
+    _say_what(programs, recipients)
+    print(_now(name, Kept(load_identity(folder)).allow(name, recipients or (), programs or ())))
+
+
+def _say_what(programs: list[str] | None, recipients: list[str] | None) -> None:
     if not programs and not recipients:
         raise ConfigError("say what to allow: --program DIGEST, or --for NAME")
-    entry = Kept(load_identity(folder)).allow(name, recipients or (), programs or ())
-    print(f"{name} is for {', '.join(entry.recipients) or 'nobody'}, and may be used by {len(entry.programs)} programs")
+
+
+def _allowed(entry: Allowed) -> tuple[str, str]:
+    """For whom every program's results are, and which programs are approved."""
+    approvals = entry.approvals().items()
+    named = (program[:12] + ("" if ANYONE in whom else f" for {', '.join(whom)}") for program, whom in approvals)
+    return ", ".join(entry.recipients), "; ".join(named)
+
+
+def _now(name: str, entry: Allowed) -> str:
+    whom, programs = _allowed(entry)
+    return f"{name}: what any program computes is for {whom or 'nobody'}; approved programs: {programs or 'none'}"
 
 
 @kept.command("forbid")

@@ -10,27 +10,20 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from io import BufferedReader
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from mpcnode import tables, tomlfile
 from mpcnode.errors import ConfigError, DataError
-from mpcnode.identity import ANYONE, Name, check_name
+from mpcnode.identity import Name, check_name
 from mpcnode.policy import Terms
+from mpcnode.terms import Allowed
 
 LABEL, FEATURES = "label", "features"
 REGISTRY = "datasets.toml"
-
-
-def check_recipient(name: str) -> str:
-    """Return `name` if a policy can allow it; ValueError otherwise."""
-    return name if name == ANYONE else check_name(name)
-
-
-Recipient = Annotated[str, AfterValidator(check_recipient)]
 
 
 class Column(NamedTuple):
@@ -72,15 +65,14 @@ class Schema(BaseModel):
         return tuple(found)
 
 
-class Entry(Schema):
-    """What the owner itself keeps of a dataset."""
+class Entry(Schema, Allowed):
+    """What the owner itself keeps of a dataset, and whom and what it allows: see terms.py."""
 
     path: str  # absolute, or relative to the identity's folder for a file inside of it
     sha256: str
     names_given: bool  # the columns' names are the owner's, not the file's
     key_place: int | None = None  # where among these names the key stands
     keys_sha256: str | None = None  # of the keys, in order: see `keys_digest`
-    recipients: tuple[Recipient, ...] = Field(validation_alias="for", serialization_alias="for", min_length=1)
     keep: bool = False  # what is computed from it may be kept, as shares, for later jobs
 
     def schema_only(self) -> Schema:
@@ -129,13 +121,9 @@ class Datasets:
         """What others may know of the dataset `name`; DataError if there is none."""
         return self.entry(name).schema_only()
 
-    def allowed(self) -> dict[str, frozenset[str]]:
-        """For each dataset, who may learn something computed from it: what `policy.check` asks for."""
-        return {entry.name: frozenset(entry.recipients) for entry in self.entries()}
-
     def terms(self) -> dict[str, Terms]:
         """For each dataset, what its owner allows."""
-        return {entry.name: Terms(frozenset(entry.recipients), entry.keep) for entry in self.entries()}
+        return {entry.name: entry.terms(keep=entry.keep) for entry in self.entries()}
 
     def add(
         self,
@@ -149,10 +137,12 @@ class Datasets:
         key: str | None = None,
         replace: bool = False,
         keep: bool = False,
+        programs: Sequence[str] | None = None,
     ) -> Schema:
         """Check every value of `file` and register it; the file is neither copied nor moved.
 
-        `recipients` are those who may learn something computed from it.  `columns` are names for a file that has
+        `recipients` are those who may learn what any program computes from it.  With `programs`, by digest, none but
+        these may read it (see `allow`; there may be none yet).  `columns` are names for a file that has
         none.  `groups` are names for sets of columns, in which * and ? match as in a shell; `label` puts one column
         into the group "label" and all others into "features".  `key` names the column that says whom a row is about,
         whole numbers or text, no two alike: rows are used in the order of their keys, and the keys themselves for
@@ -161,14 +151,17 @@ class Datasets:
         (policy.py).  DataError says what is wrong, ConfigError which name.
         """
         path = Path(file)
-        if not recipients:
+        if not recipients and programs is None:
             raise ConfigError(f"nobody is allowed to learn anything computed from {name}: say who is")
         try:
             check_name(name)
-            for recipient in recipients:
-                check_recipient(recipient)
         except ValueError as error:
             raise ConfigError(f"{error}") from error
+        if recipients and programs is not None and not programs:
+            raise ConfigError(
+                f"no program may read {name} yet, so nothing is for {recipients[0]}: leave one of both away"
+            )
+        allowed = Allowed().allowing(recipients, programs or ())
         others = [entry for entry in self.entries() if entry.name != name]
         if len(others) < len(self.entries()) and not replace:
             raise DataError(f"dataset {name} exists already: give another name, or --replace to register it anew")
@@ -188,11 +181,26 @@ class Datasets:
             key=key,
             key_place=columns.index(key) if columns is not None and key is not None else None,
             keys_sha256=keys_digest(keys).hex() if keys is not None else None,
-            recipients=tuple(dict.fromkeys(recipients)),
+            recipients=allowed.recipients,
+            programs=allowed.programs,
             keep=keep,
         )
         self._save([*others, entry])
         return entry.schema_only()
+
+    def allow(self, name: str, recipients: Sequence[str] = (), programs: Sequence[str] = ()) -> Entry:
+        """Let these programs tell the recipients (none: whomever they name) what they say; or, without programs, let
+        the recipients learn whatever jobs compute from it.
+        """
+        return self._change(self.entry(name).allowing(recipients, programs))
+
+    def forbid(self, name: str) -> Entry:
+        """Allow nobody and no program anything any more: the dataset is then for approved programs only."""
+        return self._change(self.entry(name).forbidding())
+
+    def _change(self, new: Entry) -> Entry:
+        self._save([new if entry.name == new.name else entry for entry in self.entries()])
+        return new
 
     def remove(self, name: str) -> None:
         """Forget the dataset `name` and leave its file alone; DataError if there is none."""

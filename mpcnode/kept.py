@@ -31,15 +31,15 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mpcnode import tomlfile
-from mpcnode.datasets import Recipient, check_recipient
 from mpcnode.errors import ConfigError, DataError
 from mpcnode.graph import MAX_AXES, MAX_ELEMENTS, Kind, Op, Type
 from mpcnode.identity import Identity, Name
 from mpcnode.policy import Terms
 from mpcnode.rounds import Array
+from mpcnode.terms import Allowed, Program, Recipient
 
 REGISTRY, FOLDER = "kept.toml", "kept"
 PIECE_BYTES = 1 << 24  # sealed at once
@@ -49,15 +49,6 @@ _SALT_BYTES = 32
 _KEY_INFO, _FILE_INFO = b"mpcnode kept shares v1", b"mpcnode kept share v1"
 _RUN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,127})/([1-9][0-9]{0,9})", re.ASCII)
 _STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-def _check_program(text: str) -> str:
-    if len(text) != 64 or set(text) - set("0123456789abcdef"):
-        raise ValueError("a program is named by the 64 hexadecimal digits of its digest: `coordinator show --digest`")
-    return text
-
-
-Program = Annotated[str, AfterValidator(_check_program)]
 
 
 class Leaf(BaseModel):
@@ -117,16 +108,12 @@ class Header(BaseModel):
     tags: dict[Name, str]  # by other party: what it and this one alone know of the making
 
 
-class Entry(BaseModel):
+class Entry(Allowed):
     """A making that counts, and this node's terms for it."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, populate_by_name=True)
 
     name: Name
     job: str
     attempt: int = Field(ge=1)
-    recipients: tuple[Recipient, ...] = Field((), validation_alias="for", serialization_alias="for")
-    programs: tuple[Program, ...] = ()  # whose outputs may go to anybody whom they name
 
 
 class _Registry(BaseModel):
@@ -165,8 +152,7 @@ class Kept:
 
     def terms(self, name: str) -> Terms:
         """What this node allows of a kept value."""
-        entry = self.entry(name)
-        return Terms(frozenset(entry.recipients), programs=frozenset(entry.programs))
+        return self.entry(name).terms()
 
     def makings(self) -> list[tuple[Making, bool]]:
         """Every share that lies here, and whether it counts; a file that cannot be read is passed over."""
@@ -258,30 +244,20 @@ class Kept:
 
     # ---- terms -----------------------------------------------------------------------------------------------------
     def allow(self, name: str, recipients: Sequence[str] = (), programs: Sequence[str] = ()) -> Entry:
-        """Let these members learn whatever jobs compute from it, and these programs whatever they reveal of it."""
+        """Let these programs tell the recipients (none: whomever they name) what they say; or, without programs, let
+        the recipients learn whatever jobs compute from it.
+        """
         with self._locked():
-            old = self.entry(name)
-            try:
-                new = Entry(
-                    name=name,
-                    job=old.job,
-                    attempt=old.attempt,
-                    recipients=tuple(dict.fromkeys([*old.recipients, *map(check_recipient, recipients)])),
-                    programs=tuple(dict.fromkeys([*old.programs, *programs])),
-                )
-            except ValidationError as error:
-                raise ConfigError(tomlfile.sentence(error)) from error
-            except ValueError as error:
-                raise ConfigError(f"{error}") from error
-            self._save([new if entry.name == name else entry for entry in self.entries()])
-        return new
+            return self._change(self.entry(name).allowing(recipients, programs))
 
     def forbid(self, name: str) -> None:
         """Allow nobody anything any more."""
         with self._locked():
-            old = self.entry(name)
-            new = old.model_copy(update={"recipients": (), "programs": ()})
-            self._save([new if entry.name == name else entry for entry in self.entries()])
+            self._change(self.entry(name).forbidding())
+
+    def _change(self, new: Entry) -> Entry:
+        self._save([new if entry.name == new.name else entry for entry in self.entries()])
+        return new
 
     def remove(self, name: str) -> None:
         """Delete every share of that name; DataError if there is none.  No job can use the value any more."""

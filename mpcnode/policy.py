@@ -1,18 +1,21 @@
 """Who may learn what: each owner checks, before a job runs, where its own datasets would flow.
 
-`taints` follows every dataset, and every kept value that a job loads, through the graph to the outputs that depend on
-it, and `check` holds them against the owner's list of recipients.  Every owner checks for itself, so nobody needs to
-trust the coordinator in this.
+A dataset or a kept value has terms: who may learn what any program makes of it, and which programs, by digest, may do
+what they say, and for whom.  `taints` follows every dataset, and every kept value that a job loads, through the graph
+to the outputs that depend on it, and `check` holds them against the owner's terms.  Every owner checks for itself, so
+nobody needs to trust the coordinator in this.  A dataset that nobody may learn from by way of any program is read by
+approved programs only, `check_reading`.
 
 What is kept is told to nobody; but a later job may reveal it, or what it computes from it.  So a dataset says whether
 it may go into kept values at all, `check_keeping`; and every evaluator holds terms for each kept value, `check_kept`:
-who may learn what any program makes of it, and which programs, by digest, may reveal what they say.  At first nobody
-and none, unless the job that kept it named recipients, for each of whom every owner's data then must be.
+at first nobody and no program, unless the job that kept it named recipients, for each of whom every owner's data then
+must be.
 
 A dependence counts however small: an average over a million rows is still "computed from" them.
 """
 
 from collections.abc import Mapping, Set
+from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
 from mpcnode.errors import PolicyError
@@ -71,41 +74,65 @@ def recipients(graph: Graph) -> dict[str, tuple[str, ...]]:
     return {op.text("name"): op.texts("to") for op in graph.ops if op.name == "reveal"}
 
 
+class Terms(NamedTuple):
+    """What this node allows of a dataset or a kept value.  recipients: who may learn what any program computes from it;
+    keep: it may go into kept values; programs: by digest, to whom it may tell what it says (ANYONE: whomever it names).
+    """
+
+    recipients: Set[str]
+    keep: bool = False
+    programs: Mapping[str, Set[str]] = MappingProxyType({})
+
+    def permit(self, program: str, recipient: str) -> bool:
+        """Whether the recipient may learn what the program computes from it."""
+        return bool({recipient, ANYONE} & (self.recipients | self.programs.get(program, frozenset())))
+
+
+def check_reading(graph: Graph, datasets: Mapping[str, Terms], me: str) -> None:
+    """Refuse a program that reads a dataset of `me` which is for approved programs only, and is none of them."""
+    program = graph.digest().hex()
+    for op in graph.ops:
+        if op.name != "input" or op.text("owner") != me or op.text("dataset") not in datasets:
+            continue
+        name = op.text("dataset")
+        terms = datasets[name]
+        if not terms.recipients and program not in terms.programs:
+            raise PolicyError(
+                f"{me} has not approved this program, and only those that it has may read {me}/{name}: to approve it, "
+                f"`mpcnode data allow {name} --program {program}` at {me}"
+            )
+
+
 def check(
     taints: Mapping[str, Set[Source]],
     recipients: Mapping[str, tuple[str, ...]],
-    allowed: Mapping[str, Set[str]],
+    datasets: Mapping[str, Terms],
     me: str,
+    program: str,
 ) -> None:
-    """Refuse a job that tells somebody something computed from a dataset of `me` that is not meant for them.
-
-    `allowed` is, for each dataset of `me`, who may learn something computed from it; `me` itself always may.
-    PolicyError names the first output, dataset and recipient that do not fit.
+    """Refuse a program, by its digest, that tells somebody something computed from a dataset of `me` that is not meant
+    for them; `me` itself may learn all.  PolicyError names the first output, dataset and recipient that do not fit.
     """
     for output, sources in taints.items():
         for owner, dataset in sorted(sources):
             if owner != me:
                 continue
-            if dataset not in allowed:
+            if dataset not in datasets:
                 raise PolicyError(f"output {output} is computed from {me}/{dataset}, and {me} has no such dataset")
             for recipient in recipients[output]:
-                if recipient != me and not {recipient, ANYONE} & allowed[dataset]:
+                if recipient != me and not datasets[dataset].permit(program, recipient):
                     raise PolicyError(
                         f"output {output} is computed from {me}/{dataset} and would go to {recipient}, whom {me} does "
-                        f"not allow: leave {recipient} out, or ask {me} to allow it with `--for {recipient}`"
+                        f"not allow: leave {recipient} out, or ask {me} to allow this program alone, "
+                        f"`mpcnode data allow {dataset} --program {program} --for {recipient}`, or every program, "
+                        f"`mpcnode data allow {dataset} --for {recipient}`"
                     )
 
 
-class Terms(NamedTuple):
-    """What this node allows of a dataset or a kept value.  keep: it may go into kept values; programs: digests."""
-
-    recipients: Set[str]
-    keep: bool = False
-    programs: Set[str] = frozenset()
-
-
-def check_keeping(keeping: Mapping[str, Keeping], datasets: Mapping[str, Terms], me: str) -> None:
-    """Refuse a job that keeps something computed from a dataset of `me` which may not be kept, or on wider terms."""
+def check_keeping(keeping: Mapping[str, Keeping], datasets: Mapping[str, Terms], me: str, program: str) -> None:
+    """Refuse a program that keeps something computed from a dataset of `me` which may not be kept, or on wider
+    terms.
+    """
     for name, (sources, recipients) in keeping.items():
         for owner, dataset in sorted(sources):
             if owner != me or dataset not in datasets:
@@ -117,10 +144,11 @@ def check_keeping(keeping: Mapping[str, Keeping], datasets: Mapping[str, Terms],
                     f"ask {me} to register {dataset} anew with `--replace --keep`"
                 )
             for recipient in recipients:
-                if not {recipient, ANYONE} & terms.recipients:
+                if not terms.permit(program, recipient):
                     raise PolicyError(
                         f"the job would keep {name} for {recipient}, and it is computed from {me}/{dataset}, which is "
-                        f"not for {recipient}: leave {recipient} out, or ask {me} to allow it with `--for {recipient}`"
+                        f"not for {recipient}: leave {recipient} out, or ask {me} to allow it, "
+                        f"`mpcnode data allow {dataset} --for {recipient}`"
                     )
 
 
@@ -133,10 +161,8 @@ def check_kept(graph: Graph, kept: Mapping[str, Terms], me: str) -> None:
     told += [(f"{name}, to be kept,", keeping.sources, keeping.recipients) for name, keeping in keeps(graph).items()]
     for what, sources, whom in told:
         for owner, name in sorted(sources):
-            if owner or program in kept[name].programs:
-                continue
-            for recipient in whom:
-                if not {recipient, ANYONE} & kept[name].recipients:
+            for recipient in whom if not owner else ():
+                if not kept[name].permit(program, recipient):
                     raise PolicyError(
                         f"{what} is computed from the kept {name} and would go to {recipient}, which {me} does not "
                         f"allow: to allow this program alone, `mpcnode kept allow {name} --program {program}` at {me}"

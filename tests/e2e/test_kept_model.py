@@ -150,11 +150,16 @@ def test_a_model_is_trained_kept_and_used_and_nobody_sees_it(cluster: LocalClust
         compiled = client.compile(tmp_path / "predict.toml")
         for owner in OWNERS:
             Kept(cluster.identities[owner]).allow("model", programs=[compiled.graph.digest().hex()])
+        theirs = cluster.datasets("client")
+        theirs.forbid("mine")  # from now on it is for approved programs only: the client, who computes nothing, decides
+        refused = finish(client, client.submit(compiled))
+        assert "client has not approved this program, and only those that it has may read client/mine" in refused.cause
+        theirs.allow("mine", programs=[compiled.graph.digest().hex()])
         done = client.submit(compiled)
         assert finish(client, done).state == wire.JOB_STATE_DONE, client.get(done).cause
         sent_what_was_estimated(compiled.graph, client.get(done), cluster)
         stolen = finish(client, client.submit(tmp_path / "steal.toml"))
-        assert "would go to client" in stolen.cause
+        assert "would go to client" in stolen.cause or "client has not approved" in stolen.cause
     with Client(cluster.identities["client"], cluster.cluster) as client:
         found = client.result(done)["predictions"]
     model = trained()

@@ -180,6 +180,8 @@ def test_programs_have_a_name_that_nodes_can_allow(run: Run, cluster: World) -> 
         assert client.compile("job.toml").graph.digest().hex() == digest
         job = client.submit("job.toml")
     assert run("show", job, "--digest").out.strip() == digest
+    assert f"program {digest}\n" in run("estimate", "job.toml").out
+    assert f"program {digest}: " in run("submit", "job.toml", "--no-watch").out
 
 
 def test_kept_values_are_listed(run: Run, cluster: World) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from mpcnode.datasets import Column, Datasets, Schema, keys_digest
 from mpcnode.errors import ConfigError, DataError
+from mpcnode.policy import Terms
 
 SECRET = "4711"  # stands for a value that no message may hold
 CSV = "age,bmi,smokes,label\n50,21.5,true,1\n61,30.25,false,0\n"
@@ -385,7 +386,7 @@ def test_only_the_schema_is_for_others(datasets: Datasets, csv: Path) -> None:
     assert set(datasets.schemas()[0].model_dump()) == {"name", "rows", "columns", "groups", "key"}
     assert datasets.schemas() == (datasets.schema("study"),)
     assert type(datasets.schema("study")) is Schema
-    assert datasets.allowed() == {"study": frozenset({"analyst", "anyone"})}
+    assert datasets.terms() == {"study": Terms({"analyst", "anyone"})}
 
 
 def test_the_registry_is_read_by_people_too(datasets: Datasets, csv: Path) -> None:
@@ -412,10 +413,55 @@ def test_a_changed_file_is_refused_until_it_is_added_anew(datasets: Datasets, cs
         datasets.add("study", csv, ["analyst"])
     datasets.add("study", csv, ["clinic_b"], replace=True)
     assert datasets.load("study", "age").tolist() == [[51], [61]]
-    assert datasets.allowed() == {"study": frozenset({"clinic_b"})}
+    assert datasets.terms() == {"study": Terms({"clinic_b"})}
     csv.unlink()
     with pytest.raises(DataError, match="does not exist"):
         datasets.load("study", "age")
+
+
+def test_programs_are_approved_one_by_one(datasets: Datasets, csv: Path) -> None:
+    one, two = "1" * 64, "2" * 64
+    datasets.add("study", csv, [], programs=[])
+    datasets.add("other", csv, ["analyst"])
+    assert datasets.terms()["study"] == Terms(set())
+    datasets.allow("study", programs=[one])
+    datasets.allow("study", ["analyst"], [two])
+    datasets.allow("study", ["analyst", "clinic_b"], [two])
+    datasets.allow("other", ["clinic_b"], [one])
+    datasets.allow("other", ["helper"])
+    both = {one: {"anyone"}, two: {"analyst", "clinic_b"}}
+    assert Datasets(datasets.folder).terms() == {
+        "study": Terms(set(), programs=both),
+        "other": Terms({"analyst", "helper"}, programs={one: {"clinic_b"}}),
+    }
+    entries = tomllib.loads((datasets.folder / "datasets.toml").read_text())["dataset"]
+    assert [entry["programs"] for entry in entries] == [
+        [one, {"program": two, "for": ["analyst", "clinic_b"]}],
+        [{"program": one, "for": ["clinic_b"]}],
+    ]
+    datasets.forbid("other")
+    assert datasets.terms()["other"] == Terms(set())
+    datasets.add("study", csv, ["analyst"], programs=[one], replace=True)  # other data: what was approved is forgotten
+    assert datasets.terms()["study"] == Terms(set(), programs={one: {"analyst"}})
+
+
+@pytest.mark.parametrize(
+    ("recipients", "programs", "why"),
+    [
+        ([], None, "nobody is allowed to learn anything"),
+        (["analyst"], [], "no program may read study yet, so nothing is for analyst"),
+        (["Bad name"], None, "a name is a lower-case letter"),
+        ([], ["12ab"], "64 hexadecimal digits"),
+    ],
+)
+def test_what_cannot_be_allowed(
+    datasets: Datasets, csv: Path, recipients: list[str], programs: list[str] | None, why: str
+) -> None:
+    with pytest.raises(ConfigError, match=why):
+        datasets.add("study", csv, recipients, programs=programs)
+    assert datasets.entries() == ()
+    with pytest.raises(DataError, match="there is no dataset study here"):
+        datasets.allow("study", ["analyst"])
 
 
 def test_removing_forgets_the_dataset_and_keeps_the_file(datasets: Datasets, csv: Path) -> None:

@@ -203,17 +203,18 @@ KEEPING = {"m": Keeping(frozenset({("alice", "rows"), ("bob", "rows"), ("", "old
 
 
 def test_data_is_kept_only_where_its_owner_says_so() -> None:
-    policy.check_keeping(KEEPING, {"rows": Terms({"carol"}, keep=True)}, "alice")
-    policy.check_keeping(KEEPING, {"rows": Terms({"anyone"}, keep=True)}, "alice")
-    policy.check_keeping(KEEPING, {"other": Terms(set())}, "dave")  # not his
+    policy.check_keeping(KEEPING, {"rows": Terms({"carol"}, keep=True)}, "alice", "ab")
+    policy.check_keeping(KEEPING, {"rows": Terms(set(), True, {"ab": {"carol"}})}, "alice", "ab")
+    policy.check_keeping(KEEPING, {"rows": Terms({"anyone"}, keep=True)}, "alice", "ab")
+    policy.check_keeping(KEEPING, {"other": Terms(set())}, "dave", "ab")  # not his
     with pytest.raises(
         PolicyError, match=r"the job would keep m, which is computed from alice/rows, and alice does not"
     ):
-        policy.check_keeping(KEEPING, {"rows": Terms({"carol"})}, "alice")
+        policy.check_keeping(KEEPING, {"rows": Terms({"carol"})}, "alice", "ab")
     with pytest.raises(
         PolicyError, match=r"keep m for carol, and it is computed from alice/rows, which is not for carol"
     ):
-        policy.check_keeping(KEEPING, {"rows": Terms({"alice"}, keep=True)}, "alice")
+        policy.check_keeping(KEEPING, {"rows": Terms({"alice"}, True, {"cd": {"carol"}})}, "alice", "ab")
 
 
 def loading(to: tuple[str, ...] = ("alice",), keep: Keep | None = None) -> Graph:
@@ -228,12 +229,13 @@ def loading(to: tuple[str, ...] = ("alice",), keep: Keep | None = None) -> Graph
 
 def test_what_is_computed_from_a_kept_value_goes_only_where_each_node_allows() -> None:
     program = loading().digest().hex()
-    for terms in (Terms({"alice"}), Terms({"anyone"}), Terms(set(), programs={program})):
+    for terms in (Terms({"alice"}), Terms({"anyone"}), Terms(set(), programs={program: {"anyone"}})):
         policy.check_kept(loading(), {"m": terms}, "clinic_a")
     for graph, terms in (
         (loading(), Terms(set())),
         (loading(), Terms({"bob"})),
-        (loading(("alice", "bob")), Terms({"alice"}, programs={program})),
+        (loading(("alice", "bob")), Terms({"alice"}, programs={program: {"anyone"}})),
+        (loading(), Terms(set(), programs={program: {"bob"}})),  # approved, for others
     ):
         with pytest.raises(PolicyError, match=r"output y is computed from the kept m and would go to (alice|bob)"):
             policy.check_kept(graph, {"m": terms}, "clinic_a")

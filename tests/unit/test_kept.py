@@ -181,11 +181,12 @@ def test_a_folder_that_cannot_be_written_is_named(identity: Identity) -> None:
 def test_nothing_is_allowed_at_first(identity: Identity) -> None:
     kept = held(identity)
     kept.confirm("job-1", 1)
-    assert kept.terms("model") == (frozenset(), False, frozenset())
-    kept.allow("model", ["analyst", "anyone"], [PROGRAM])
-    assert Kept(identity).terms("model") == ({"analyst", "anyone"}, False, {PROGRAM})
+    assert kept.terms("model") == (frozenset(), False, {})
+    kept.allow("model", programs=[PROGRAM])
+    kept.allow("model", ["analyst", "anyone"])
+    assert Kept(identity).terms("model") == ({"analyst", "anyone"}, False, {PROGRAM: {"anyone"}})
     kept.forbid("model")
-    assert kept.terms("model") == (frozenset(), False, frozenset())
+    assert kept.terms("model") == (frozenset(), False, {})
 
 
 def test_the_command_line(identity: Identity) -> None:
@@ -197,9 +198,10 @@ def test_the_command_line(identity: Identity) -> None:
         return ran.output
 
     assert "model" in mpcnode("list") and "job-1/1" in mpcnode("list")
-    assert "may be used by 1 programs" in mpcnode("allow", "model", "--program", PROGRAM)
+    allowed = mpcnode("allow", "model", "--program", PROGRAM, "--for", "client")
+    assert allowed == f"model: what any program computes is for nobody; approved programs: {PROGRAM[:12]} for client\n"
     assert PROGRAM[:12] in mpcnode("list")
-    assert "model is for client" in mpcnode("allow", "model", "--for", "client")
+    assert "any program computes is for client; approved" in mpcnode("allow", "model", "--for", "client")
     assert "may be revealed any more" in mpcnode("forbid", "model")
     assert "removed clinic_a's shares of model" in mpcnode("remove", "model")
     assert not list((identity.folder / "kept").glob("*.share"))
@@ -210,6 +212,17 @@ def test_the_command_line(identity: Identity) -> None:
     ):
         with pytest.raises((ConfigError, DataError), match=why):
             mpcnode(*words)
+
+
+def test_what_was_allowed_by_a_digest_alone_still_is(identity: Identity) -> None:
+    """As kept.toml had it before approvals could be for some recipients."""
+    kept = held(identity)
+    kept.confirm("job-1", 1)
+    file = identity.folder / "kept.toml"
+    file.write_text(file.read_text().replace("programs = []", f'programs = ["{PROGRAM}"]'))
+    assert kept.terms("model").programs == {PROGRAM: {"anyone"}}
+    kept.allow("model", ["client"], [PROGRAM])
+    assert kept.terms("model") == (frozenset(), False, {PROGRAM: {"anyone"}})
 
 
 @pytest.mark.parametrize("program", ["", "0123", PROGRAM.upper(), "g" * 64])

@@ -17,6 +17,7 @@ from mpcnode import cli, doctor, tls
 from mpcnode.cluster import Cluster
 from mpcnode.datasets import Datasets
 from mpcnode.identity import Card, Identity, create_identity, load_identity, self_signed
+from mpcnode.policy import Terms
 from mpcnode.wire import node_pb2, node_pb2_grpc
 
 SERVING = ["helper", "clinic_a", "clinic_b", "coordinator"]
@@ -95,7 +96,7 @@ def test_usage_errors_and_help(mpcnode: Run) -> None:
     assert mpcnode("no-such-command").code == 2
     assert mpcnode("init").code == 2
     assert mpcnode("--version").out == f"{doctor.version()}\n"
-    for words in ([], ["init"], ["cluster"], ["serve"], ["doctor"], ["data"], ["data", "add"], ["data", "list"]):
+    for words in ([], ["init"], ["cluster"], ["serve"], ["doctor"], ["data"], ["data", "add"], ["data", "allow"]):
         shown = mpcnode(*words, "--help")
         assert shown.code == 0
         assert "Usage: mpcnode" in shown.out
@@ -119,7 +120,11 @@ def owner(tmp_path: Path) -> Path:
 def test_data_add_list_remove(mpcnode: Run, owner: Path) -> None:
     words = ["data", "add", "study", "data.csv", "--dir", owner]
     done = mpcnode(*words, "--for", "analyst", "--for", "clinic_b", "--label", "sick", "--group", "old=age")
-    assert done.out == "added clinic_a/study: 2 rows, 3 columns\n"
+    assert done.out == (
+        "added clinic_a/study: 2 rows, 3 columns\n"
+        "analyst and clinic_b may learn whatever any program computes from it, even the data itself; to approve "
+        "programs one by one: `mpcnode data forbid study`, then `mpcnode data allow study --program DIGEST`\n"
+    )
     entry = Datasets(owner).entry("study")
     assert entry.recipients == ("analyst", "clinic_b")
     assert entry.groups == {"old": ("age",), "label": ("sick",), "features": ("age", "[bold]bmi")}
@@ -134,7 +139,8 @@ def test_data_add_list_remove(mpcnode: Run, owner: Path) -> None:
 
 def test_a_key_stays_with_its_owner(mpcnode: Run, owner: Path) -> None:
     words = ["data", "add", "study", "data.csv", "--dir", owner, "--for", "analyst", "--key", "age"]
-    assert mpcnode(*words).out == "added clinic_a/study: 2 rows, 2 columns in the order of age, which stays here\n"
+    added = "added clinic_a/study: 2 rows, 2 columns in the order of age, which stays here\nanalyst may learn"
+    assert mpcnode(*words).out.startswith(added)
     assert Datasets(owner).schema("study").key == "age"
     assert "age" in mpcnode("data", "list", "--dir", owner).out
     assert "age" not in mpcnode("data", "list", "study", "--dir", owner).out  # it is none of the columns
@@ -144,6 +150,24 @@ def test_data_add_wants_to_hear_for_whom(mpcnode: Run, owner: Path) -> None:
     sentence = refused(mpcnode("data", "add", "study", "data.csv", "--dir", owner))
     assert "say with --for who may learn results that are computed from study" in sentence
     assert Datasets(owner).entries() == ()
+
+
+def test_programs_are_approved_one_by_one(mpcnode: Run, owner: Path) -> None:
+    """As the hint of `data add` and a node's refusal say."""
+    words = ["data", "add", "study", "data.csv", "--dir", owner]
+    assert "leave one away" in refused(mpcnode(*words, "--ask", "--for", "analyst"))
+    done = mpcnode(*words, "--ask")
+    assert "no program may read it until you approve it by its digest" in done.out and done.out.count("\n") == 2
+    allow, digest = ["data", "allow", "study", "--dir", owner], "0123456789abcdef" * 4
+    assert "say what to allow: --program DIGEST, or --for NAME" in refused(mpcnode(*allow))
+    assert "64 hexadecimal digits" in refused(mpcnode(*allow, "--program", digest[:12]))
+    assert "there is no dataset other" in refused(mpcnode("data", "allow", "other", "--for", "x", "--dir", owner))
+    done = mpcnode(*allow, "--program", digest, "--for", "analyst")
+    assert done.out == ("study: what any program computes is for nobody; approved programs: 0123456789ab for analyst\n")
+    assert "0123456789ab for analyst" in mpcnode("data", "list", "--dir", owner).out
+    assert "is for clinic_b; approved" in mpcnode(*allow, "--for", "clinic_b").out
+    assert "no program may read study any more" in mpcnode("data", "forbid", "study", "--dir", owner).out
+    assert Datasets(owner).terms()["study"] == Terms(set())
 
 
 @pytest.mark.parametrize("group", ["old", "=age", "old=", ""])

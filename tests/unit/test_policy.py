@@ -7,7 +7,7 @@ import pytest
 
 from mpcnode.errors import PolicyError
 from mpcnode.graph import Attr, Graph, Kind, Op, Type
-from mpcnode.policy import check, recipients, taints
+from mpcnode.policy import Terms, check, check_reading, recipients, taints
 from mpcnode.verify import infer, verify
 
 A, B, C = ("clinic_a", "wdbc"), ("clinic_b", "wdbc"), ("clinic_c", "wdbc")
@@ -174,35 +174,73 @@ def test_recipients() -> None:
 
 
 TAINTS = {"weights": frozenset({A, B}), "accuracy": frozenset({B})}
+PROGRAM, OTHER = "ab" * 32, "cd" * 32
+
+
+def wdbc(*recipients: str, **programs: set[str]) -> dict[str, Terms]:
+    """clinic_a's terms: for whom any program's results are, and whom PROGRAM and OTHER may tell theirs."""
+    named = {"program": PROGRAM, "other": OTHER}
+    return {"wdbc": Terms(set(recipients), programs={named[name]: whom for name, whom in programs.items()})}
 
 
 @pytest.mark.parametrize(
     ("to", "allowed"),
     [
-        ({"weights": ("analyst",), "accuracy": ("stranger",)}, {"wdbc": {"analyst"}}),
-        ({"weights": ("clinic_a",), "accuracy": ("stranger",)}, {"wdbc": {"analyst"}}),  # its own data come home
-        ({"weights": ("anybody", "else"), "accuracy": ("stranger",)}, {"wdbc": {"anyone"}}),
-        ({"weights": ("analyst", "clinic_b"), "accuracy": ()}, {"wdbc": {"analyst", "clinic_b"}, "other": set()}),
+        ({"weights": ("analyst",), "accuracy": ("stranger",)}, wdbc("analyst")),
+        ({"weights": ("clinic_a",), "accuracy": ("stranger",)}, wdbc("analyst")),  # its own data come home
+        ({"weights": ("anybody", "else"), "accuracy": ("stranger",)}, wdbc("anyone")),
+        ({"weights": ("analyst", "clinic_b"), "accuracy": ()}, wdbc("analyst", "clinic_b") | {"other": Terms(set())}),
+        ({"weights": ("analyst", "clinic_b"), "accuracy": ()}, wdbc(program={"anyone"})),
+        ({"weights": ("analyst", "clinic_b"), "accuracy": ()}, wdbc("analyst", program={"clinic_b"})),
     ],
 )
-def test_allowed_flows(to: dict[str, tuple[str, ...]], allowed: dict[str, set[str]]) -> None:
-    check(TAINTS, to, allowed, "clinic_a")
+def test_allowed_flows(to: dict[str, tuple[str, ...]], allowed: dict[str, Terms]) -> None:
+    check(TAINTS, to, allowed, "clinic_a", PROGRAM)
 
 
-def test_a_flow_that_the_owner_does_not_allow() -> None:
+@pytest.mark.parametrize(
+    "allowed",
+    [
+        wdbc("analyst"),
+        wdbc("analyst", other={"anyone"}),  # that is another program
+        wdbc("analyst", program={"clinic_c"}),  # and this for other recipients
+        wdbc(program={"analyst"}),
+    ],
+)
+def test_a_flow_that_the_owner_does_not_allow(allowed: dict[str, Terms]) -> None:
     to = {"weights": ("analyst", "clinic_b"), "accuracy": ("analyst",)}
     with pytest.raises(PolicyError) as caught:
-        check(TAINTS, to, {"wdbc": {"analyst"}}, "clinic_a")
+        check(TAINTS, to, allowed, "clinic_a", PROGRAM)
     assert str(caught.value) == (
         "output weights is computed from clinic_a/wdbc and would go to clinic_b, whom clinic_a does not allow: "
-        "leave clinic_b out, or ask clinic_a to allow it with `--for clinic_b`"
+        "leave clinic_b out, or ask clinic_a to allow this program alone, `mpcnode data allow wdbc --program "
+        f"{PROGRAM} --for clinic_b`, or every program, `mpcnode data allow wdbc --for clinic_b`"
     )
 
 
 def test_an_owner_speaks_for_its_own_datasets_only() -> None:
-    check(TAINTS, {"weights": ("x",), "accuracy": ("y",)}, {}, "clinic_c")
+    check(TAINTS, {"weights": ("x",), "accuracy": ("y",)}, {}, "clinic_c", PROGRAM)
 
 
 def test_a_dataset_that_the_owner_does_not_have() -> None:
     with pytest.raises(PolicyError, match="computed from clinic_a/wdbc, and clinic_a has no such dataset"):
-        check(TAINTS, {"weights": ("clinic_a",), "accuracy": ()}, {}, "clinic_a")
+        check(TAINTS, {"weights": ("clinic_a",), "accuracy": ()}, {}, "clinic_a", PROGRAM)
+
+
+def test_what_is_for_no_recipient_is_read_by_approved_programs_only() -> None:
+    """Even a program that tells its results to the owner alone, or to nobody."""
+    for to in (("clinic_a",), None):
+        g = Builder()
+        g.input(A)
+        g.input(B)
+        g.reveal(0 if to else 1, "x", *(to or ("clinic_b",)))
+        program = g.graph().digest().hex()
+        with pytest.raises(PolicyError) as caught:
+            check_reading(g.graph(), wdbc(other={"anyone"}), "clinic_a")
+        assert str(caught.value) == (
+            "clinic_a has not approved this program, and only those that it has may read clinic_a/wdbc: to approve it, "
+            f"`mpcnode data allow wdbc --program {program}` at clinic_a"
+        )
+        check_reading(g.graph(), {"wdbc": Terms(set(), programs={program: {"clinic_c"}})}, "clinic_a")
+        check_reading(g.graph(), wdbc("analyst"), "clinic_a")
+        check_reading(g.graph(), {"wdbc": Terms(set())}, "clinic_c")
