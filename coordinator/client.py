@@ -50,6 +50,7 @@ class Client:
         self.identity = identity if isinstance(identity, Identity) else load_identity(identity)
         self.cluster = cluster if isinstance(cluster, Cluster) else Cluster.load(cluster)
         self._who = self.cluster.coordinator
+        self.cluster.check_dialogue(self.identity.name)
         self._channel = tls.channel(self.identity, self.cluster, self._who)
         self._stub, self._about = CoordinatorStub(self._channel), AboutStub(self._channel)
 

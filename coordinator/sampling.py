@@ -222,7 +222,7 @@ def _read_npz(path: Path, name: str) -> dict[str, Numbers]:
                 return {key: file[key] for key in file.files}
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError):
+    except (*tables.NPY_ERRORS, zipfile.BadZipFile, zlib.error, NotImplementedError):
         raise DataError(f"{path} is damaged, or does not hold arrays of numbers: write it again") from None
 
 

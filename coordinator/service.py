@@ -170,10 +170,7 @@ class Server:
         coordinator_pb2_grpc.add_CoordinatorServicer_to_server(CoordinatorService(self._clerk, cluster), self._server)
         node_pb2_grpc.add_AboutServicer_to_server(AboutService(cluster), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        try:
-            self.port = self._server.add_secure_port(listen, tls.server_credentials(identity, cluster))
-        except RuntimeError as error:
-            raise ConfigError(f"{listen} is not free to listen on: is a coordinator running already?") from error
+        self.port = tls.listen(self._server, listen, tls.server_credentials(identity, cluster), "coordinator")
 
     def start(self) -> None:
         """Serve, and go on with the jobs of the last time."""

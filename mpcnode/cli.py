@@ -164,7 +164,7 @@ def serve(
     """Run the node until it is told to stop (SIGTERM or Ctrl-C)."""
     identity, cluster = load_identity(folder), Cluster.load(cluster_file)
     card = cluster.check_member(identity)
-    cluster.check_validity()
+    cluster.check_validity(names=[card.name])
     if listen is None:
         listen = listening_address(card)
     else:

@@ -6,6 +6,7 @@ members hold the same file, and `digest` says whether they do.
 
 import hashlib
 import json
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -171,10 +172,18 @@ class Cluster(BaseModel):
                 found.append(f"the certificate of {card.name} expires on {end:%Y-%m-%d}: before that, {renew}")
         return found
 
-    def check_validity(self, now: datetime | None = None) -> None:
-        """ConfigError if a certificate that the computation needs, a party's or the coordinator's, is not valid."""
+    def check_validity(self, now: datetime | None = None, names: Collection[str] = ()) -> None:
+        """ConfigError if a certificate that the computation needs, a party's, the coordinator's or one of `names`, is
+        not valid.
+        """
+        self._check_validity({*self.parties, self.coordinator, *names}, now)
+
+    def check_dialogue(self, name: str, now: datetime | None = None) -> None:
+        """ConfigError if `name` and the coordinator cannot talk, as the certificate of one of them is not valid."""
+        self._check_validity({name, self.coordinator}, now)
+
+    def _check_validity(self, needed: Collection[str], now: datetime | None) -> None:
         now = now or datetime.now(UTC)
-        needed = {*self.parties, self.coordinator}
         lapsed = [card for card in self.cards if card.name in needed and card.expired(now)]
         if lapsed:
             only = self.model_copy(update={"cards": tuple(lapsed)})

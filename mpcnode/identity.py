@@ -259,9 +259,16 @@ def create_identity(folder: Path | str, name: str, address: str | None = None, d
     )
     files = {"key.pem": _private_pem(key), "seal.key": _private_pem(seal_private), "certificate.pem": pem}
     _refuse_existing(folder, [*files, "card.toml"])
-    for file_name, contents in files.items():
-        _create(folder / file_name, contents, 0o644 if contents is pem else 0o600)
-    tomlfile.write(folder / "card.toml", card.document())
+    made: list[Path] = []
+    try:
+        for file_name, contents in files.items():
+            _create(folder / file_name, contents, 0o644 if contents is pem else 0o600)
+            made.append(folder / file_name)
+        tomlfile.write(folder / "card.toml", card.document())
+    except ConfigError:  # half an identity would stand in the way of the next try
+        for path in made:
+            path.unlink(missing_ok=True)
+        raise
     return Identity(folder, card, key, seal_private)
 
 
@@ -295,11 +302,18 @@ def _refuse_existing(folder: Path, file_names: list[str]) -> None:
 
 
 def _create(path: Path, contents: bytes, mode: int) -> None:
-    """Write a new file that has `mode` from its first moment on, and fails if the file exists."""
+    """Write a new file that has `mode` from its first moment on, all of it or none, and fail if the file exists."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-            file.write(contents)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(contents)
+                file.flush()
+                os.fsync(handle)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
 

@@ -362,10 +362,7 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         peers = PeerService(identity, cluster, self._attempts)
         self._listener = Listener(self._server, METHOD, lambda stream: self._pool.submit(peers.serve, stream))
-        try:
-            self.port = self._server.add_secure_port(listen, tls.server_credentials(identity, cluster))
-        except RuntimeError as error:
-            raise ConfigError(f"{listen} is not free to listen on: is a node running already?") from error
+        self.port = tls.listen(self._server, listen, tls.server_credentials(identity, cluster), "node")
 
     def start(self) -> None:
         """Serve."""

@@ -6,6 +6,7 @@ message holds a value, and no cause is chained where a library's own message wou
 
 import csv
 import math
+import tokenize
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias
@@ -26,6 +27,14 @@ Reader: TypeAlias = Callable[[Path, BinaryIO, Sequence[str] | None, Sequence[str
 # Up to here an integer is exact as float64, and a fixed-point encoding has no hope beyond.
 MAX_MAGNITUDE = 2.0**53
 _MAX_NAME_LENGTH = 256
+# What numpy raises for a file that is none of its own, is cut short, or promises more numbers than there are.
+NPY_ERRORS = (ValueError, EOFError, SyntaxError, MemoryError, OverflowError, tokenize.TokenError)
+_NO_CSV = {
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+    b"\x1f\x8b": "compressed",
+    b"PK\x03\x04": "a spreadsheet or archive",
+}
 
 
 def read(
@@ -100,6 +109,11 @@ def dtype_of(array: Array) -> Dtype:
 def _read_csv(
     path: Path, file: BinaryIO, names: Sequence[str] | None, only: Sequence[str] | None, without: str | None
 ) -> Columns:
+    start = file.read(4)
+    file.seek(0)
+    for magic, kind in _NO_CSV.items():
+        if start.startswith(magic):
+            raise DataError(f"{path} is {kind}: save it as CSV in UTF-8")
     read_options = pa.csv.ReadOptions(column_names=list(names) if names else None)
     convert = pa.csv.ConvertOptions(include_columns=list(only) if only else None)
     try:
@@ -155,7 +169,7 @@ def _read_npy(
 ) -> Columns:
     try:
         array = np.lib.format.read_array(file, allow_pickle=False)
-    except (ValueError, EOFError):
+    except NPY_ERRORS:
         raise DataError(f"{path} cannot be read as NPY: save a numeric array with numpy.save") from None
     if array.ndim not in (1, 2):
         raise DataError(f"{path} has {array.ndim} axes: save it as [rows, columns], or [rows] for one column")

@@ -4,6 +4,8 @@ A server's trust roots are the cluster's certificates; a client's only root is t
 it wants.  Neither end ever falls back to plaintext, to the system's authorities or to a proxy.
 """
 
+import errno
+import socket
 from collections.abc import Mapping, Sequence
 from threading import Thread
 from typing import cast
@@ -12,7 +14,7 @@ import grpc
 
 from mpcnode.cluster import Cluster
 from mpcnode.errors import ConfigError
-from mpcnode.identity import Card, Identity
+from mpcnode.identity import Card, Identity, split_address
 
 MAX_MESSAGE_BYTES = 64 * 2**20
 
@@ -51,6 +53,38 @@ def server_credentials(identity: Identity, cluster: Cluster) -> grpc.ServerCrede
     roots = "".join(card.certificate for card in cluster.cards).encode()
     pair = (identity.key_pem, identity.card.certificate.encode())
     return grpc.ssl_server_credentials([pair], root_certificates=roots, require_client_auth=True)
+
+
+def listen(server: grpc.Server, address: str, credentials: grpc.ServerCredentials, who: str) -> int:
+    """Have a server listen at HOST:PORT; the port.  ConfigError says why it cannot; who: of what may run there."""
+    _check_free(address, who)
+    try:
+        return server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        raise ConfigError(f"{address} is not free to listen on: is a {who} running already?") from error
+
+
+def _check_free(address: str, who: str) -> None:
+    """Try it with a plain socket first, which says what is wrong; gRPC says it to the log only."""
+    try:
+        host, port = split_address(address)
+        family, kind, number, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, number) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+            probe.listen(1)
+    except ValueError:  # such as port 0, any that is free
+        return
+    except socket.gaierror as error:
+        raise ConfigError(f"the host of {address} is not known here: name an address of this machine") from error
+    except OSError as error:
+        why = {
+            errno.EADDRINUSE: f"is not free to listen on: is a {who} running already?",
+            errno.EADDRNOTAVAIL: "is no address of this machine: name one with --listen",
+            errno.EACCES: "is not for this user to listen on: take a port above 1023",
+        }.get(error.errno or 0)
+        if why is not None:  # all else is gRPC's to judge
+            raise ConfigError(f"{address} {why}") from error
 
 
 def channel(identity: Identity, cluster: Cluster, peer_name: str, address: str | None = None) -> grpc.Channel:

@@ -1,5 +1,6 @@
 """cluster.toml, and over loopback that mutual TLS lets in exactly its members."""
 
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -180,7 +181,33 @@ def test_validity_is_told_before_it_ends(members: dict[str, Identity]) -> None:
     assert early.startswith("the certificate of analyst is valid from ")
     with pytest.raises(ConfigError, match="the certificate of clinic_a expired"):
         dated.check_validity(NOW)
-    cluster_of(members | {"analyst": aged(members["analyst"], 2 * day, 9 * day)}).check_validity(NOW)
+    early = cluster_of(members | {"analyst": aged(members["analyst"], 2 * day, 9 * day)})
+    early.check_validity(NOW)  # the computation does not need the analyst's
+    early.check_dialogue("clinic_a", NOW)
+    for check in (lambda: early.check_validity(NOW, ["analyst"]), lambda: early.check_dialogue("analyst", NOW)):
+        with pytest.raises(ConfigError, match=r"the certificate of analyst is valid from .* on: check this clock"):
+            check()
+    dated.check_dialogue("clinic_b", NOW)  # whatever has become of clinic_a
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("taken", "is not free to listen on: is a node running already"),
+        ("192.0.2.1:7000", "192.0.2.1:7000 is no address of this machine"),
+        ("nowhere.invalid:7000", "the host of nowhere.invalid:7000 is not known here"),
+    ],
+)
+def test_where_nobody_can_listen(
+    members: dict[str, Identity], cluster: Cluster, capfd: pytest.CaptureFixture[str], address: str, why: str
+) -> None:
+    """In a sentence, without a line of gRPC's beside it."""
+    credentials = tls.server_credentials(members["clinic_a"], cluster)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = f"127.0.0.1:{taken.getsockname()[1]}" if address == "taken" else address
+        with pytest.raises(ConfigError, match=why):
+            tls.listen(grpc.server(ThreadPoolExecutor(1)), where, credentials, "node")
+    assert capfd.readouterr().err == ""
 
 
 # ---- mutual TLS over loopback --------------------------------------------------------------------------------

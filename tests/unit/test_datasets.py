@@ -1,5 +1,6 @@
 """Datasets: what is accepted and what it becomes, and that every refusal names the place and never the value."""
 
+import gzip
 import tomllib
 from pathlib import Path
 
@@ -273,6 +274,35 @@ def test_nonsense(datasets: Datasets, tmp_path: Path, suffix: str, contents: byt
     path.write_bytes(contents)
     with pytest.raises(DataError):
         datasets.add("study", path, ["analyst"])
+
+
+@pytest.mark.parametrize("shape", ["(1000000000000000, 2)", "(-1, 2)", "((((((", "'x'"], ids=["huge", "-1", "(", "x"])
+def test_an_npy_that_promises_what_it_does_not_hold(datasets: Datasets, tmp_path: Path, shape: str) -> None:
+    head = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117).encode() + b"\n"
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head + bytes(64))
+    with pytest.raises(DataError, match="cannot be read as NPY"):
+        datasets.add("a", tmp_path / "a.npy", ["analyst"])
+
+
+@pytest.mark.parametrize(
+    ("contents", "complaint"),
+    [
+        ("\ufeffx,y\n1,2\n".encode("utf-16-le"), "is UTF-16: save it as CSV in UTF-8"),
+        (gzip.compress(b"x,y\n1,2\n"), "is compressed: save it as CSV in UTF-8"),
+        (b"PK\x03\x04" + bytes(range(64)), "is a spreadsheet or archive: save it as CSV in UTF-8"),
+    ],
+    ids=["utf-16", "gzip", "zip"],
+)
+def test_what_has_only_the_name_of_a_csv(datasets: Datasets, tmp_path: Path, contents: bytes, complaint: str) -> None:
+    (tmp_path / "a.csv").write_bytes(contents)
+    with pytest.raises(DataError, match=complaint):
+        datasets.add("a", tmp_path / "a.csv", ["analyst"])
+
+
+def test_a_mark_of_byte_order_is_no_part_of_a_name(datasets: Datasets, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbfid,y\n7,2\n8,3\n")
+    assert datasets.add("a", tmp_path / "a.csv", ["analyst"], key="id").key == "id"
+    assert [column.name for column in datasets.add("b", tmp_path / "a.csv", ["analyst"]).columns] == ["id", "y"]
 
 
 @pytest.mark.parametrize("truncated", range(0, 152, 8))

@@ -11,11 +11,14 @@ from pathlib import Path
 
 import grpc
 import pytest
+import tomli_w
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from coordinator.client import Client
 from mpcnode import cli, doctor, tls
 from mpcnode.cluster import Cluster
 from mpcnode.datasets import Datasets
+from mpcnode.errors import ConfigError
 from mpcnode.identity import Card, Identity, create_identity, load_identity, self_signed
 from mpcnode.policy import Terms
 from mpcnode.wire import node_pb2, node_pb2_grpc
@@ -362,6 +365,18 @@ def test_doctor_and_serve_tell_of_an_expired_certificate(mpcnode: Run, world: Wo
     assert sentences[0].startswith("the certificate of clinic_b expired on ")
     assert "the certificate of clinic_b is not valid today: it needs a new identity and a new card" in sentences
     assert "the certificate of clinic_b expired on" in refused(mpcnode("serve", "--dir", "clinic_a"))
+
+
+def test_an_owner_who_does_not_compute_hears_of_its_own_certificate(mpcnode: Run, tmp_path: Path) -> None:
+    world, guest = World(tmp_path), create_identity(tmp_path / "guest", "guest", "127.0.0.1:1")
+    card = expired(guest)
+    (tmp_path / "guest" / "card.toml").write_text(tomli_w.dumps(card.document()))
+    (tmp_path / "guest" / "certificate.pem").write_text(card.certificate)
+    world.members["guest"] = load_identity(tmp_path / "guest")
+    world.save({})
+    assert "the certificate of guest expired on" in refused(mpcnode("serve", "--dir", "guest"))
+    with pytest.raises(ConfigError, match="the certificate of guest expired on"):
+        Client(tmp_path / "guest", tmp_path / "cluster.toml")
 
 
 @pytest.mark.parametrize(
