@@ -17,7 +17,7 @@ from coordinator.frontend.measured import Point, Points
 from coordinator.frontend.scope import Scope
 from coordinator.frontend.visibility import known_variables, scan_carry
 from coordinator.lower.builder import Value
-from coordinator.lower.rules import INSTEAD, Operand, Public, Site, lower, refuse
+from coordinator.lower.rules import INSTEAD, Operand, Public, Site, doubts, lower, refuse
 from mpcnode.graph import Kind
 
 
@@ -92,7 +92,9 @@ class Block:
                 if result is not None and v not in self.known
             )
         missing = {v for v in self.flat.outputs if v in self.known and self.origin(v) not in self.given}
-        return [None if v in missing else self.read(v) for v in self.flat.outputs]
+        results = [None if v in missing else self.read(v) for v in self.flat.outputs]
+        doubts.check(self.scope, results)
+        return results
 
     def origin(self, v: int) -> int:
         """What a known variable is given as: itself, or what it is a broadcast of."""
@@ -128,6 +130,7 @@ class Block:
         control = {"scan": self.scan, "while": self.repeat, "cond": self.branch}
         if e.name not in control:
             return self.lower(self.site(e), e, operands)
+        doubts.check(self.scope, operands)
         results = control[e.name](e, operands)
         missing = [v for v, r in zip(e.outputs, results, strict=True) if r is None and v not in self.known]
         found = dict(zip(missing, self.late(e, operands, missing), strict=True)) if missing else {}

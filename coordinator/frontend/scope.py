@@ -30,6 +30,7 @@ class Scope:
         self.calibrated: Calibrated | None = parent.calibrated if parent else calibrated
         self.depth: int = parent.depth + 1 if parent else 0
         self.notes: dict[Value, tuple[Any, ...]] = {}
+        self.doubts: dict[Value, Any] = {}
         self._arguments: list[Argument] = []
         self._captured: dict[tuple[Value, str], Value] = {}
 

@@ -8,10 +8,14 @@ Piecewise polynomials serve for all of them (`pieces`, `fit`): they need the few
 known of a value's range (`lower.ranges`) saves pieces.
 """
 
+from coordinator.lower.approx.angles import acos, asin, atan, atan2, cos, sin, tan
 from coordinator.lower.approx.division import divide
 from coordinator.lower.approx.functions import (
+    cbrt,
+    cosh,
     erf,
     exp,
+    exp2,
     expm1,
     integer_pow,
     log,
@@ -19,9 +23,11 @@ from coordinator.lower.approx.functions import (
     logistic,
     reciprocal,
     rsqrt,
+    sinh,
     sqrt,
     tanh,
 )
+from coordinator.lower.approx.graded import acosh, asinh, atanh, digamma, erf_inv, lgamma
 from coordinator.lower.order import (
     abs_,
     argmax,
@@ -36,13 +42,27 @@ from coordinator.lower.order import (
 
 __all__ = [
     "abs_",
+    "acos",
+    "acosh",
     "argmax",
     "argmin",
+    "asin",
+    "asinh",
+    "atan",
+    "atan2",
+    "atanh",
+    "cbrt",
+    "cos",
+    "cosh",
+    "digamma",
     "divide",
     "erf",
+    "erf_inv",
     "exp",
+    "exp2",
     "expm1",
     "integer_pow",
+    "lgamma",
     "log",
     "log1p",
     "logistic",
@@ -54,6 +74,9 @@ __all__ = [
     "relu",
     "rsqrt",
     "sign_",
+    "sin",
+    "sinh",
     "sqrt",
+    "tan",
     "tanh",
 ]

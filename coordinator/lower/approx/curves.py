@@ -59,6 +59,7 @@ CURVES = {
     "reciprocal": Curve(_reciprocal, relative(_reciprocal), -12, 13, -1, 2.0**12, zero_above=True),
     "quotient": Curve(_reciprocal, relative(_reciprocal, 0), -12, 24, -1, 2.0**12, zero_above=False),
     "sqrt": Curve(np.sqrt, relative(np.sqrt), -18, 24, 0.5, 0.0, zero_above=False),
+    "cbrt": Curve(np.cbrt, relative(np.cbrt), -18, 24, 1 / 3, 0.0, zero_above=False),
     "rsqrt_everywhere": Curve(_rsqrt, relative(_rsqrt, 0), -18, 24, -0.5, 2.0**9, zero_above=False),
     "rsqrt": Curve(_rsqrt, relative(_rsqrt), -18, 24, -0.5, 2.0**9, zero_above=False),
 }

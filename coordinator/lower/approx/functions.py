@@ -16,6 +16,7 @@ from coordinator.lower.ranges import note, note_peaks, range_of
 
 EXP_TOP = 14.0
 EXP_ZERO = -9.2  # exp is 2^-13.3 here, and 0 below
+LOG2_BITS = 26  # fraction bits of log 2
 
 
 # ---- exponentials ----------------------------------------------------------------------------------------------------
@@ -52,6 +53,21 @@ def expm1(b: Builder, x: Value) -> Value:
     return b.sub(exp(b, x), b.fill(1.0, x))
 
 
+def exp2(b: Builder, x: Value) -> Value:
+    """2^x for x < 20: error <= 2^-12·max(1, 2^x).  As `exp`, of x·log 2."""
+    return exp(b, b.settle(b.emit("scale", x, by=round(math.log(2) * 2**LOG2_BITS), frac=LOG2_BITS)))
+
+
+def sinh(b: Builder, x: Value) -> Value:
+    """(e^x - e^-x) / 2 for |x| < 14: error <= 2^-12·max(1, |f|); near 0 it is absolute.  6 rounds."""
+    return b.settle(b.shift(b.sub(exp(b, x), exp(b, b.emit("neg", x))), -1))
+
+
+def cosh(b: Builder, x: Value) -> Value:
+    """(e^x + e^-x) / 2: as `sinh`."""
+    return note(b, b.settle(b.shift(b.add(exp(b, x), exp(b, b.emit("neg", x))), -1)), 1)
+
+
 # ---- logarithm, roots, quotients -------------------------------------------------------------------------------------
 def log(b: Builder, x: Value) -> Value:
     """The natural logarithm for 2^-18 <= x < 2^24: error <= 2^-12.  -12.48 below.  5 rounds for x known to be below
@@ -73,6 +89,12 @@ def sqrt(b: Builder, x: Value) -> Value:
     """
     top = math.sqrt(max(0.0, range_of(b, x).high))
     return note(b, evaluate_curve(b, x, "sqrt"), 0, top)
+
+
+def cbrt(b: Builder, x: Value) -> Value:
+    """The cube root for |x| < 2^24: error <= 2^-12·max(1, |f|).  11 rounds; for many elements 7 more."""
+    y = evaluate_curve(b, abs_(b, x), "cbrt")
+    return b.sub(y, b.emit("scale", b.emit("select", negative(b, x), y, keep=1), by=2, frac=0))
 
 
 def rsqrt(b: Builder, x: Value) -> Value:

@@ -18,6 +18,9 @@ from coordinator.lower.rules.registry import Operand, Public, Site, approximate,
 from mpcnode.ring import FRAC
 
 
+POWERS = 16  # different known exponents of one secret array
+
+
 # ---- linear --------------------------------------------------------------------------------------------------------
 @rule("add", "add_any")
 def add(s: Site, x: Operand, y: Operand) -> Operand:
@@ -170,19 +173,36 @@ def integer_pow(s: Site, x: Value) -> Operand:
 def power(s: Site, x: Operand, y: Operand) -> Operand:
     """x ** c for a constant c, and c ** y; others, and fractions, by exp(c·log x) for x > 0."""
     if isinstance(x, Public):
-        base = x.scalar
-        if base is None or base <= 0:
-            s.refuse("wants one positive number as its base")
+        if np.any(np.asarray(x.array) <= 0):
+            s.refuse("wants a positive number as its base")
         assert isinstance(y, Value)
-        return approximate(s, approx.exp, scaled(s, y, math.log(base)))
-    number = y.scalar if isinstance(y, Public) else None
+        return approximate(s, approx.exp, times(s, y, x._replace(array=np.log(np.asarray(x.array, np.float64)))))
+    if isinstance(y, Value):
+        return approximate(s, approx.exp, s.b.mul(s.value(approximate(s, approx.log, x), s.shape), s.value(y, s.shape)))
+    number = y.scalar
     if number is None:
-        s.refuse("wants a constant exponent", "write jnp.exp(y * jnp.log(x)) for x > 0")
+        return _powers(s, x, y)
     if number in (0.5, -0.5):
         return root(s, x) if number > 0 else inverse_root(s, x)
     if number == int(number):
         return integer_pow(s._replace(params={"y": int(number)}), x)
     return approximate(s, approx.exp, scaled(s, approximate(s, approx.log, x), number))
+
+
+def _powers(s: Site, x: Value, y: Public) -> Value:
+    """x ** y for known exponents that are not all the same: every power that occurs, each in its places."""
+    exponents = np.unique(np.asarray(y.array))
+    if np.any(exponents != np.rint(exponents)) or len(exponents) > POWERS or not np.all(np.isfinite(exponents)):
+        s.refuse(f"wants one constant exponent, or up to {POWERS} whole ones", "write jnp.exp(y * jnp.log(x)) for x > 0")
+    wide = np.broadcast_to(np.asarray(y.array), (*np.shape(y.array)[: len(y.over)], *s.shape))
+    total: Value | None = None
+    for n in exponents:
+        found = s.value(integer_pow(s._replace(params={"y": int(n)}, shapes=[x.shape]), x), s.shape)
+        here = s.value(Public((wide == n).astype(np.int64), y.over, "i"), s.shape)
+        part = s.b.emit("mul", found, here)
+        total = part if total is None else s.b.add(total, part)
+    assert total is not None
+    return s.b.lift(total)
 
 
 @rule("sqrt")
@@ -258,13 +278,28 @@ def rechoose(s: Site, x: Operand, c: float | None, function: Callable[[float, fl
 
 
 def choice_quotient(s: Site, x: Operand, y: Value) -> Operand | None:
-    """x / y where y is one of two known numbers (as in the gradient of jnp.maximum)."""
+    """x / y where y is one of two known numbers."""
     found = s.noted(y, "choice")
     if found is None or 0.0 in found[1:]:
         return None
     bit, yes, no = found
+    share = _share_of_maximum(s, s.noted(x, "choice"), found)
+    if share is not None:
+        return share
     inverse = choose(s, bit, 1 / yes, 1 / no)
     return mul(s, x, inverse)
+
+
+def _share_of_maximum(s: Site, own: tuple[Any, ...] | None, both: tuple[Any, ...]) -> Value | None:
+    """The part that x has in the gradient of max(x, y), which jax writes as [x = max] / (1 + [y = max]): the bit that
+    the maximum was chosen by.  So it costs no comparison; of equal ones, y has all of it instead of one half.
+    """
+    if own is None or own[1:] != (1.0, 0.0) or both[1:] != (2.0, 1.0):
+        return None
+    x, y = s.noted(own[0], "extreme"), s.noted(both[0], "extreme")
+    if x is None or y is None or not (s.b.emit("not", x[0]) == y[0] or s.b.emit("not", y[0]) == x[0]):
+        return None
+    return choose(s, x[0], 1.0, 0.0)
 
 
 def choice_product(s: Site, x: Operand, y: Operand) -> Value | None:

@@ -11,6 +11,7 @@ from coordinator.lower.builder import Builder, Value
 from coordinator.lower.ranges import note, range_of
 from coordinator.lower.rules import logic
 from coordinator.lower.rules.registry import RULES, Function, Operand, Public, Site, approximate, exact, pointwise, rule
+from mpcnode.graph import Kind
 
 
 def erfc(b: Builder, x: Value) -> Value:
@@ -24,6 +25,22 @@ FUNCTIONS: dict[str, Function] = {
     "tanh": approx.tanh,
     "erf": approx.erf,
     "erfc": erfc,
+    "erf_inv": approx.erf_inv,
+    "exp2": approx.exp2,
+    "cbrt": approx.cbrt,
+    "sin": approx.sin,
+    "cos": approx.cos,
+    "tan": approx.tan,
+    "asin": approx.asin,
+    "acos": approx.acos,
+    "atan": approx.atan,
+    "sinh": approx.sinh,
+    "cosh": approx.cosh,
+    "asinh": approx.asinh,
+    "acosh": approx.acosh,
+    "atanh": approx.atanh,
+    "lgamma": approx.lgamma,
+    "digamma": approx.digamma,
 }
 
 
@@ -43,6 +60,11 @@ def logistic(s: Site, x: Value) -> Value:
         return pointwise(s, approx.logistic, x)
     other = logistic(s, Value(op.args[0], x.type))
     return note(s.b, s.b.sub(s.b.fill(1.0, other), other), 0, 1)
+
+
+@rule("atan2")
+def atan2(s: Site, y: Operand, x: Operand) -> Value:
+    return approximate(s, approx.atan2, *(s.b.lift(v) for v in s.both(y, x)))
 
 
 @rule("exp")
@@ -117,8 +139,9 @@ def clamp(s: Site, low: Operand, x: Operand, high: Operand) -> Value:
 
 # ---- over axes -----------------------------------------------------------------------------------------------------
 def _one_axis(s: Site, x: Value) -> tuple[Value, int]:
-    """x with the axes of the reduction made one, which then is the last."""
+    """x with the axes of the reduction made one, which then is the last; bits as the numbers 0 and 1."""
     axes = tuple(int(a) for a in s.params["axes"])
+    x = s.b.emit("inject", x) if x.type.kind is Kind.BIT else x
     if len(axes) == 1:
         return x, axes[0]
     rest = tuple(a for a in range(len(x.shape)) if a not in axes)
@@ -128,12 +151,16 @@ def _one_axis(s: Site, x: Value) -> tuple[Value, int]:
 
 @rule("reduce_max")
 def reduce_max(s: Site, x: Value) -> Value:
+    if s.kind == "b":
+        return logic.reduce_boolean(s._replace(name="reduce_or"), x)
     moved, axis = _one_axis(s, x)
     return exact(s, approx.reduce_max, moved, axis)
 
 
 @rule("reduce_min")
 def reduce_min(s: Site, x: Value) -> Value:
+    if s.kind == "b":
+        return logic.reduce_boolean(s._replace(name="reduce_and"), x)
     moved, axis = _one_axis(s, x)
     return exact(s, approx.reduce_min, moved, axis)
 

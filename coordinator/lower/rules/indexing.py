@@ -9,11 +9,12 @@ only rows taken along one axis have a shorter form.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 from coordinator.lower.builder import Value
-from coordinator.lower.rules import lookup
+from coordinator.lower.rules import arithmetic, elementwise, lookup
 from coordinator.lower.rules.registry import Numbers, Operand, Public, Site, rule
 from coordinator.lower.rules.structure import moved
 from mpcnode.graph import Kind
@@ -159,6 +160,8 @@ def scatter_add(s: Site, x: Operand, indices: Operand, updates: Operand) -> Oper
 @rule("scatter")
 def scatter(s: Site, x: Operand, indices: Operand, updates: Operand) -> Value:
     """x with elements replaced (x.at[i].set(v)): taken from the updates and x, joined."""
+    if s.params.get("update_jaxpr") is not None:
+        s.refuse("applies a function in place", "write x.at[i].set(f(x[i]))")
     if isinstance(indices, Value):
         return lookup.scatter(s, x, indices, updates)
     index = indices
@@ -170,3 +173,35 @@ def scatter(s: Site, x: Operand, indices: Operand, updates: Operand) -> Value:
     last = np.where(targets == count, -1, targets).max(axis=-2, initial=-1)  # the last update counts
     place = s.numbers(np.where(last < 0, count + np.arange(size), last), index.over)
     return s.b.reshape(s.b.emit("take", s.b.emit("concat", *flat, axis=0), place, axis=0), s.shape)
+
+
+FOLDS: dict[str, Callable[[Site, Value, Value], Operand]] = {
+    "scatter-sub": arithmetic.sub,
+    "scatter-mul": arithmetic.mul,
+    "scatter-max": elementwise.maximum,
+    "scatter-min": elementwise.minimum,
+}
+
+
+@rule(*FOLDS)
+def scatter_fold(s: Site, x: Operand, indices: Operand, updates: Operand) -> Value:
+    """x with each update joined to the element that it falls on (x.at[i].multiply(v)): only these are computed."""
+    if isinstance(indices, Value):
+        s.refuse("changes elements at secret places", "compute x[i] first, and set it with x.at[i].set()")
+    flat = [s.b.lift(s.b.reshape(v, (v.type.size,))) for v in (s.value(x), s.value(updates))]
+    found, (size,), (count,) = flat[0], flat[0].shape, flat[1].shape
+    targets = _targets(s, indices, size)
+    for layer in np.moveaxis(targets, -2, 0):  # of updates that fall on the same element, one after the other
+        hit = layer != count
+        touched = np.unique(hit.sum(-1))
+        if len(touched) != 1:
+            s.refuse("changes another number of elements in each step", "change all of them, with jnp.where")
+        steps, few = layer.shape[:-1], int(touched[0])
+        at = np.nonzero(hit)[-1].reshape(*steps, few)
+        place = np.broadcast_to(np.arange(size), layer.shape).copy()
+        place[hit] = np.broadcast_to(size + np.arange(few), at.shape).reshape(-1)
+        old = s.b.emit("take", found, s.numbers(at, indices.over), axis=0)
+        new = s.b.emit("take", flat[1], s.numbers(layer[hit].reshape(*steps, few), indices.over), axis=0)
+        joined = s.value(FOLDS[s.name](s._replace(shapes=[(few,)]), old, new))
+        found = s.b.emit("take", s.b.emit("concat", found, joined, axis=0), s.numbers(place, indices.over), axis=0)
+    return s.b.reshape(found, s.shape)

@@ -7,6 +7,7 @@ from typing import TypeAlias
 import numpy as np
 
 from coordinator.lower.builder import Value
+from coordinator.lower.lookup import one_hot
 from coordinator.lower.ranges import range_of
 from coordinator.lower.rules import arithmetic, lookup, rounding
 from coordinator.lower.rules.registry import Operand, Public, Site, rule
@@ -35,10 +36,13 @@ def less(s: Site, x: Term, y: Term) -> Value:
     return s.b.less(x, y)
 
 
-def _settled(s: Site, x: Operand, y: Operand) -> Public | None:
-    """A comparison whose result is known: of a value with itself, or with infinity."""
+def _settled(s: Site, x: Operand, y: Operand) -> Operand | None:
+    """A comparison that needs none: of a value with itself (which asks for NaN), or with infinity."""
     if isinstance(x, Value) and isinstance(y, Value) and x == y:
-        return everywhere(s, s.name in ("eq", "le", "ge"))
+        nan = _chosen_nan(s, x)
+        if nan is None:
+            return everywhere(s, s.name in ("eq", "le", "ge"))
+        return nan if s.name == "ne" else s.b.emit("not", nan)
     above, below = ("gt", "ge", "ne"), ("lt", "le", "ne")
     for one, if_plus, if_minus in ((x, above, below), (y, below, above)):
         number = one.scalar if isinstance(one, Public) and one.kind == "f" else None
@@ -55,11 +59,15 @@ def _compare(s: Site, x: Operand, y: Operand) -> Operand:
     whole = _settled_by_range(s, a, b)
     if whole is not None:
         return whole
-    if Kind.BIT in (a.type.kind, b.type.kind):
-        s.refuse("orders booleans", "convert them to int32 first")
+    below = _bit_less if Kind.BIT in (a.type.kind, b.type.kind) else less
     if s.name in ("lt", "gt"):
-        return less(s, a, b) if s.name == "lt" else less(s, b, a)
-    return s.b.emit("not", less(s, b, a) if s.name == "le" else less(s, a, b))
+        return below(s, a, b) if s.name == "lt" else below(s, b, a)
+    return s.b.emit("not", below(s, b, a) if s.name == "le" else below(s, a, b))
+
+
+def _bit_less(s: Site, a: Value, b: Value) -> Value:
+    """False is before True."""
+    return s.b.emit("and", s.b.emit("not", a), b)
 
 
 def _settled_by_range(s: Site, a: Value, b: Value) -> Public | None:
@@ -80,6 +88,12 @@ def order(s: Site, x: Operand, y: Operand) -> Operand:
     return _compare(s, x, y)
 
 
+@rule("lt_to", "le_to")
+def total_order(s: Site, x: Operand, y: Operand) -> Operand:
+    """As `lt` and `le`, from which it differs for NaN and -0 alone."""
+    return _compare(s._replace(name=s.name.removesuffix("_to")), x, y)
+
+
 @rule("eq", "ne")
 def equal(s: Site, x: Operand, y: Operand) -> Operand:
     """Neither x < y nor y < x: exact for integers; for floats, within the last fraction bit."""
@@ -95,7 +109,8 @@ def equal(s: Site, x: Operand, y: Operand) -> Operand:
         return differ if s.name == "ne" else s.b.emit("not", differ)
     extreme = _is_extreme(s, x, y) or _is_extreme(s, y, x)
     if extreme is not None:
-        return extreme if s.name == "ne" else s.b.emit("not", extreme)
+        differ, chosen = extreme
+        return differ if s.name == "ne" else s.note(s.b.emit("not", differ), "extreme", chosen)
     differ = s.b.emit("or", less(s, a, b), less(s, b, a))
     return differ if s.name == "ne" else s.b.emit("not", differ)
 
@@ -103,28 +118,52 @@ def equal(s: Site, x: Operand, y: Operand) -> Operand:
 @rule("is_finite")
 def is_finite(s: Site, x: Value) -> Operand:
     """Every fixed-point number is."""
-    return everywhere(s, True)
+    nan = _chosen_nan(s, x)
+    return everywhere(s, True) if nan is None else s.b.emit("not", nan)
 
 
-def _is_extreme(s: Site, x: Operand, largest: Operand) -> Value | None:
-    """The bit x != largest, where that is the maximum (or minimum) of x and another: one comparison, as it was made
-    for the maximum.  This is what the gradient of jnp.maximum asks.
+def _chosen_nan(s: Site, x: Value) -> Value | None:
+    """The bit that chose NaN in the place of x, if there is one.  NaN itself is not held: where one was computed with,
+    nobody can tell any more.
+    """
+    found = s.noted(x, "nan")
+    if found is not None:
+        bit: Value = found[0]
+        return bit
+    origins = {value.number for value, what in s.scope.notes.items() if what[0] == "nan"}
+    seen, todo = set[int](), [x.number] if origins else []
+    while todo:
+        number = todo.pop()
+        if number in origins:
+            s.refuse("asks for NaN of what was computed from it", "ask jnp.isnan of what jnp.where chose, or use a mask")
+        fresh = [a for a in s.b.ops[number].args if a not in seen]
+        seen.update(fresh)
+        todo += fresh
+    return None
+
+
+def _is_extreme(s: Site, x: Operand, largest: Operand) -> tuple[Value, Value] | None:
+    """The bit x != largest, where that is the maximum (or minimum) of x and another: one comparison; and the bit that
+    the maximum was chosen by, 1 where it is x.  This is what the gradient of jnp.maximum asks.
     """
     for what in ("max", "min"):
         pair = s.noted(largest, what)
         if pair is None:
             continue
-        for one, other in (pair, pair[::-1]):
-            if same(one, x):
-                a, b = s.both(one, other)
-                return less(s, a, b) if what == "max" else less(s, b, a)
+        first, second = s.both(*pair)
+        won = less(s, second, first) if what == "max" else less(s, first, second)
+        for one, other, chosen in ((first, second, won), (second, first, s.b.emit("not", won))):
+            if same(pair[0] if one is first else pair[1], x):
+                return (less(s, one, other) if what == "max" else less(s, other, one)), chosen
     return None
 
 
 def same(x: Operand, y: Operand) -> bool:
-    """Are both the same value, or the same known number everywhere?"""
+    """Are both the same value, or the same known numbers?"""
     if isinstance(x, Public) and isinstance(y, Public):
-        return x.scalar is not None and x.scalar == y.scalar
+        if x.array is y.array or (x.scalar is not None and x.scalar == y.scalar):
+            return True
+        return x.over == y.over and np.array_equal(np.asarray(x.array), np.asarray(y.array))
     return isinstance(x, Value) and isinstance(y, Value) and x == y
 
 
@@ -167,9 +206,11 @@ def select_n(s: Site, which: Operand, *cases: Operand) -> Operand:
     cases = tuple(s.bounded(case) for case in cases)
     if isinstance(which, Public):
         return _known_choice(s, which, cases)
-    if which.type.kind is not Kind.BIT or len(cases) != 2:
-        s.refuse("wants a secret boolean, not a secret integer", "compare it, and nest jnp.where")
+    if which.type.kind is not Kind.BIT:
+        return _numbered_choice(s, which, cases)
     no, yes = cases
+    if (_is_nan(no) or _is_nan(yes)) and not (_is_nan(no) and _is_nan(yes)):
+        return _number_or_nan(s, s.b.spread(which, s.shape), no, yes)
     if same(no, yes):
         return s.value(yes, s.shape)
     counted = lookup.counted_from_the_end(s, which, no, yes)
@@ -185,6 +226,30 @@ def select_n(s: Site, which: Operand, *cases: Operand) -> Operand:
         return arithmetic.choose(s, bit, pair[0], pair[1])
     found = s.b.where(bit, *s.both(yes, no))
     return found if counted is None else s.note(found, "counted", *counted)
+
+
+def _is_nan(x: Operand) -> bool:
+    number = x.scalar if isinstance(x, Public) and x.kind == "f" else None
+    return number is not None and bool(np.isnan(number))
+
+
+def _number_or_nan(s: Site, bit: Value, no: Operand, yes: Operand) -> Value:
+    """The number, where a library marks with NaN what is off a function's domain; and a note for who asks for NaN."""
+    number = s.b.lift(s.value(no if _is_nan(yes) else yes, s.shape))
+    found = s.b.emit("scale", number, by=1, frac=0)  # a value of its own, which the note is about
+    return s.note(found, "nan", bit if _is_nan(yes) else s.b.emit("not", bit))
+
+
+def _numbered_choice(s: Site, which: Value, cases: tuple[Operand, ...]) -> Value:
+    """cases[which] for a secret integer, which is within range: it becomes a vector of bits, and each keeps its case."""
+    bits = one_hot(s.b, s.b.spread(which, s.shape), len(cases), inside=True)
+    total: Value | None = None
+    for i, case in enumerate(cases):
+        bit, v = s.b.reshape(s.b.slice_axis(bits, 0, i, i + 1), s.shape), s.value(case, s.shape)
+        part = s.b.emit("and", bit, v) if s.kind == "b" else s.b.keep(bit, v, 1)
+        total = part if total is None else s.b.emit("xor", total, part) if s.kind == "b" else s.b.add(total, part)
+    assert total is not None
+    return total
 
 
 def _bit_choice(s: Site, bit: Value, yes: Value, no: Value) -> Value:

@@ -85,6 +85,7 @@ class Place(Protocol):
 
     builder: Builder
     notes: dict[Value, tuple[Any, ...]]
+    doubts: dict[Value, Any]
 
     def place(self, ring: npt.NDArray[np.int64], frac: int, over: tuple[int, ...]) -> Value:
         """Known ring elements as a public value: a constant, or what a loop scans."""
@@ -149,7 +150,8 @@ class Site(NamedTuple):
         few = x.compact()
         self.check(few)
         frac = self.bits_of(few.array, other)
-        return self._spread(few, np.rint(few.array.astype(np.float64) * 2.0**frac).astype(np.int64), frac, shape)
+        raw = np.asarray(np.rint(few.array.astype(np.float64) * 2.0**frac), np.int64)
+        return self._spread(few, raw, frac, shape)
 
     def bits_of(self, numbers: Numbers, other: Operand | None) -> int:
         """Fraction bits for known factors; where the room of their product with `other` is known, all of it that they

@@ -64,13 +64,18 @@ def rem(s: Site, x: Operand, y: Operand) -> Value:
     """x - y·(x / y towards zero), with the sign of x."""
     v = s.value(x, s.shape)
     c = abs(_divisor(s, y, v.frac))
-    if c & (c - 1) and v.frac:
-        s.refuse(
-            "of floats wants a power of two to divide by", "convert to int32, or let the owner of the data compute it"
-        )
     raw = _raw(s, v)
-    found = s.b.emit("sub", raw, s.b.emit("scale", rounding.to_zero_quotient(s.b, raw, c), by=c, frac=0))
+    found = s.b.emit("sub", raw, s.b.emit("scale", _whole_times(s, raw, c), by=c, frac=0))
     return s.b.shift(note(s.b, found, 1 - c, c - 1), -v.frac)
+
+
+def _whole_times(s: Site, x: Value, c: int) -> Value:
+    """x / c towards zero, of whole numbers: by the largest power of two in c, and then by what is left, for which the
+    first quotient must be below 2^31.
+    """
+    power = (c & -c).bit_length() - 1
+    found = rounding.to_zero_shift(s.b, x, power)
+    return found if c >> power == 1 else rounding.to_zero_quotient(s.b, found, c >> power)
 
 
 def _places(s: Site, y: Operand) -> int:

@@ -32,10 +32,15 @@ def sort(s: Site, *xs: Operand) -> list[Value]:
     axis, keys = int(s.params["dimension"]), int(s.params["num_keys"])
     values = [_front(s, s.value(x), axis) for x in xs]
     values = [s.b.lift(v, Kind.BIT) if kind == "b" else v for v, kind in zip(values, s.kinds, strict=True)]
-    if any(v.type.kind is Kind.BIT for v in values[:keys]):
-        s.refuse("orders booleans", "convert them to int32 first")
-    found = sorting.sort(s.b, values, keys)
-    return [_back(s, s.b.lift(v), shape, axis) for v, shape in zip(found, s.shapes, strict=True)]
+    ordered = [s.b.emit("inject", v) if v.type.kind is Kind.BIT else v for v in values[:keys]]
+    found = [s.b.lift(v) for v in sorting.sort(s.b, [*ordered, *values[keys:]], keys)]
+    found = [_as_bit(s, v) if kind == "b" else v for v, kind in zip(found, s.kinds, strict=True)]
+    return [_back(s, v, shape, axis) for v, shape in zip(found, s.shapes, strict=True)]
+
+
+def _as_bit(s: Site, v: Value) -> Value:
+    """A number 0 or 1 as a bit."""
+    return v if v.type.kind is Kind.BIT else s.b.emit("sign", s.b.emit("neg", v), lo=0, top=2)
 
 
 @rule("top_k")

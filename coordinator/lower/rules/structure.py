@@ -73,6 +73,12 @@ def split(s: Site, x: Value) -> list[Value]:
     return parts
 
 
+@rule("unstack")
+def unstack(s: Site, x: Value) -> list[Value]:
+    axis = int(s.params["axis"])
+    return [s.b.reshape(s.b.slice_axis(x, axis, i, i + 1), shape) for i, shape in enumerate(s.shapes)]
+
+
 @rule("rev")
 def rev(s: Site, x: Value) -> Value:
     axes = tuple(sorted(int(a) for a in s.params["dimensions"]))
