@@ -124,6 +124,8 @@ def _told(error: Exception) -> str:
     """What the user's function raised, in one sentence, behind its line."""
     line = next((place for f, n in reversed(list(walk_tb(error.__traceback__))) if (place := user_line(f, n))), "")
     place = f"{line}: " if line else ""
+    if isinstance(error, CONCRETE) and "size argument" in str(error):
+        return f"{place}the shape of a result would depend on secret data; pass size=, or choose with jnp.where"
     if isinstance(error, CONCRETE):
         return f"{place}Python asks for the value of an array that is secret or traced; {INSTEAD['cond']}"
     return f"{place}{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"

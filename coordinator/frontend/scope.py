@@ -31,6 +31,7 @@ class Scope:
         self.depth: int = parent.depth + 1 if parent else 0
         self.notes: dict[Value, tuple[Any, ...]] = {}
         self.doubts: dict[Value, Any] = {}
+        self.absorbed: list[tuple[str, str]] = []
         self._arguments: list[Argument] = []
         self._captured: dict[tuple[Value, str], Value] = {}
 

@@ -100,4 +100,17 @@ enter(
     sign_sgd=optax.sign_sgd(0.01),
     adamax=optax.adamax(0.02),
 )  # fmt: skip
+enter(
+    "second moments of another kind", 2e-3, 64.0, FINE,
+    adabelief=optax.adabelief(0.02),
+    yogi=optax.yogi(0.02),
+    adan=optax.adan(0.02),
+)  # fmt: skip
+enter(
+    "calibrated, with steps that grow", 1e-4, mind="calibrated: the loss as it is", calibrated=True,
+    radam=optax.radam(0.02),
+    adadelta=optax.adadelta(0.5),
+    sm3=optax.sm3(0.02),
+)  # fmt: skip
+enter("radam", 1e-4, radam=optax.radam(0.02))
 enter("by layer", 1e-3, 64.0, FINE, lamb=optax.lamb(0.02))

@@ -48,6 +48,27 @@ def erf(x: Numbers) -> Numbers:
     return np.array([math.erf(v) for v in x])
 
 
+def erf_inv(x: Numbers) -> Numbers:
+    """By bisection."""
+    low, high = np.full_like(x, -5.0), np.full_like(x, 5.0)
+    for _ in range(60):
+        middle = (low + high) / 2
+        above = erf(middle) > x
+        low, high = np.where(above, low, middle), np.where(above, middle, high)
+    return low
+
+
+def log_gamma(x: Numbers) -> Numbers:
+    return np.array([math.lgamma(v) for v in x])
+
+
+def digamma(x: Numbers) -> Numbers:
+    """The slope of log_gamma, from where that is smooth down by psi(x) = psi(x + 1) - 1 / x."""
+    far = x + 200
+    low = -(1 / (x[:, None] + np.arange(200))).sum(1)
+    return low + np.log(far) - 1 / (2 * far) - 1 / (12 * far**2) + 1 / (120 * far**4)
+
+
 def absolute(y: Numbers) -> Numbers:
     return np.ones_like(y)
 
@@ -71,7 +92,26 @@ def positive(f: Callable[..., Value], high: float = math.inf) -> Callable[..., V
 
 SCALED = scales(ULP, 2.0**24 - ULP, 30_000)
 INVERTED = scales(2.0**-12, 2.0**24 - ULP, 24_000)
+WIDE, TOP = spread(-(2.0**42), 2.0**42), 4096.0
+UNIT = np.concatenate([spread(-1 + ULP, 1 - ULP), 1 - scales(ULP, 0.5), scales(ULP, 0.5) - 1])
+SIZES = np.concatenate([spread(-8, 8), scales(ULP, TOP), -scales(ULP, TOP)])
+TURNS = np.concatenate([spread(-10, 10), spread(-(2.0**14) + 1, 2.0**14 - 1)])
 SWEEPS = {
+    "exp2": (approx.exp2, np.exp2, spread(-20, 20), relative),
+    "sinh": (approx.sinh, np.sinh, spread(-14 + ULP, 14 - ULP), relative),
+    "cosh": (approx.cosh, np.cosh, spread(-14 + ULP, 14 - ULP), relative),
+    "sin": (approx.sin, np.sin, TURNS, absolute),
+    "cos": (approx.cos, np.cos, TURNS, absolute),
+    "tan": (approx.tan, np.tan, spread(-1.55, 1.55), lambda y: 1 + y**2),
+    "asin": (approx.asin, np.arcsin, np.concatenate([UNIT, [-1, 1]]), absolute),
+    "acos": (approx.acos, np.arccos, np.concatenate([UNIT, [-1, 1]]), absolute),
+    "atan": (approx.atan, np.arctan, np.concatenate([SIZES, WIDE]), absolute),
+    "asinh": (approx.asinh, np.arcsinh, SIZES, absolute),
+    "acosh": (approx.acosh, np.arccosh, 1 + np.concatenate([[0], scales(ULP, TOP - 1)]), absolute),
+    "atanh": (approx.atanh, np.arctanh, UNIT, absolute),
+    "erf_inv": (approx.erf_inv, erf_inv, UNIT, absolute),
+    "lgamma": (approx.lgamma, log_gamma, scales(ULP, TOP - ULP), relative),
+    "digamma": (approx.digamma, digamma, scales(2.0**-12, TOP - ULP), relative),
     "exp": (approx.exp, np.exp, spread(-16, 14 - ULP), relative),
     "exp far": (approx.exp, np.exp, spread(-(2.0**43) + 1, 14 - ULP), relative),
     "logistic": (approx.logistic, sigmoid, spread(-16, 16), absolute),
@@ -86,6 +126,7 @@ SWEEPS = {
 CURVES = {
     "log": (approx.log, np.log, SCALED, absolute),
     "sqrt": (approx.sqrt, np.sqrt, np.concatenate([[0], SCALED]), relative),
+    "cbrt": (approx.cbrt, np.cbrt, np.concatenate([[0], SCALED, -SCALED]), relative),
     "rsqrt": (approx.rsqrt, lambda x: x**-0.5, SCALED, relative),
     "reciprocal": (approx.reciprocal, lambda x: 1 / x, np.concatenate([INVERTED, -INVERTED]), relative),
     "positive reciprocal": (positive(approx.reciprocal), lambda x: 1 / x, INVERTED, relative),
@@ -140,6 +181,25 @@ def test_quotient(kind: str, by_scale: bool, monkeypatch: pytest.MonkeyPatch) ->
         f, inputs = approx.divide, (x, y)
     got, want = apply(f, *inputs), x / y
     assert np.all(np.abs(got - want) <= LIMIT * np.abs(want) + 2.0**-16)
+
+
+def test_angles_of_points() -> None:
+    rng = np.random.default_rng(6)
+    y, x = (np.rint(rng.normal(size=20_000) * np.exp(rng.uniform(-8, 14, 20_000)) / ULP) * ULP + 0.0 for _ in "yx")
+    y[:6], x[:6] = [0, 0, 1, -1, 0, 1], [1, -1, 0, 0, 2.0**-12, 1]
+    seen = np.maximum(np.abs(x), np.abs(y)) >= 2.0**-12
+    assert np.abs(apply(approx.atan2, y, x) - np.arctan2(y, x))[seen].max() <= LIMIT
+    assert np.abs(apply(approx.atan2, np.zeros(2), np.zeros(2))).max() <= LIMIT
+
+
+def test_beyond_the_ends_stands_a_constant() -> None:
+    x = np.array([1, -1, 1.5, -(2.0**40), 2.0**40])
+    assert np.allclose(apply(approx.asin, x), np.sign(x) * math.pi / 2, atol=LIMIT)
+    assert np.allclose(apply(approx.atanh, x), np.sign(x) * 6.585, atol=1e-3)
+    assert np.allclose(apply(approx.erf_inv, x), np.sign(x) * 3.2677, atol=1e-3)
+    assert np.allclose(apply(approx.asinh, x[3:]), [-9.011, 9.011], atol=1e-3)
+    assert np.allclose(apply(approx.acosh, np.array([0.5, -3, 2.0**40])), [0, 0, 9.011], atol=1e-3)
+    assert np.allclose(apply(approx.lgamma, np.array([0.0, -5])), 12.4766, atol=1e-2)
 
 
 @pytest.mark.parametrize("by_scale", [False, True])
@@ -219,6 +279,13 @@ ROUNDS = {
     "divide": (approx.divide, 2, 12, 43),
     "divide by a positive number": (positive(approx.divide), 2, 8, 42),
     "divide by a number of [0, 2^12]": (positive(approx.divide, 4096), 2, 7, 29),
+    "sine": (approx.sin, 1, 7, 7),
+    "sine and cosine": (lambda b, x: b.add(approx.sin(b, x), approx.cos(b, x)), 1, 7, 7),
+    "arc sine": (approx.asin, 1, 5, 15),
+    "arc tangent": (approx.atan, 1, 5, 17),
+    "arc tangent of two": (approx.atan2, 2, 24, 62),
+    "inverse error function": (approx.erf_inv, 1, 5, 25),
+    "cube root": (approx.cbrt, 1, 11, 25),
     "cube": (lambda b, x: approx.integer_pow(b, x, 3), 1, 4, 0),
 }
 
@@ -324,7 +391,7 @@ def test_under_masks() -> None:
     """A reduced sweep under the real protocol."""
     rng = np.random.default_rng(9)
     plain = np.concatenate([rng.uniform(-12, 12, 60), [0, ULP, -ULP, 2.0**25, -(2.0**25)]])
-    for f, exact in ((approx.logistic, sigmoid), (approx.tanh, np.tanh), (approx.erf, erf)):
+    for f, exact in ((approx.logistic, sigmoid), (approx.tanh, np.tanh), (approx.erf, erf), (approx.atan, np.arctan)):
         assert np.abs(apply(f, plain, protocol="masked") - exact(plain)).max() <= LIMIT
     x = plain[plain < 14]
     assert np.all(np.abs(apply(approx.exp, x, protocol="masked") - np.exp(x)) <= LIMIT * relative(np.exp(x)))

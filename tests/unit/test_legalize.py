@@ -239,6 +239,54 @@ def test_the_gradient_of_a_maximum_asks_the_sign_that_it_was_chosen_by() -> None
     assert names(both).count("sign") == 1
 
 
+def test_of_equal_ones_one_has_the_gradient_of_an_extreme() -> None:
+    def slopes(f: Callable[..., Any]) -> Any:
+        return jax.grad(lambda x, y: f(x, y).sum(), (0, 1))
+
+    for f, want in ((jnp.maximum, (0, 1)), (jnp.minimum, (1, 0))):
+        out = evaluated(stages(slopes(f), X, X)["final"], X, X)
+        assert [set(v.ravel()) for v in out.values()] == [{float(w)} for w in want]
+    zero = np.zeros((2, 2), np.float32)
+    agree(gradient(lambda x, y: jax.nn.celu(x) + y), zero, zero)
+    agree(gradient(lambda x, y: jax.nn.relu(x) + jnp.maximum(y, 0.0)), zero, zero + 1)
+
+
+@pytest.mark.parametrize(
+    "f", [lambda x: jnp.maximum(0.0, x), lambda x: jnp.minimum(x, C), lambda x: jnp.maximum(x, -x)]
+)
+def test_the_gradient_of_an_extreme_asks_one_sign(f: Callable[..., Any]) -> None:
+    assert names(stages(jax.value_and_grad(lambda x: f(x).sum()), X)["final"]).count("sign") == 1
+
+
+def test_chosen_nan_is_known_where_it_is_asked_for() -> None:
+    def masked(x: Any) -> Any:
+        return jnp.where(x > 0.5, jnp.nan, x)
+
+    agree(lambda x: (jnp.nanmean(masked(x)), jnp.nansum(masked(x), 1), jnp.isfinite(masked(x)), jnp.isnan(x)), X)
+
+
+def test_known_nan_that_is_left_out() -> None:
+    """As optax.radam has it: in a loop, and written out."""
+
+    def step(x: Any, t: Any) -> Any:
+        return jnp.where(t >= 2, x * jnp.sqrt(t - 2), x + 1)
+
+    agree(lambda x: lax.scan(lambda c, t: (step(c, t), None), x, jnp.arange(4.0))[0], X)
+    agree(lambda x: step(step(x, 1.0), 3.0), X)
+
+
+def test_what_falls_on_known_places_is_joined_there() -> None:
+    i, j = jnp.array([0, 0, 2]), jnp.array([1, 1])
+    agree(lambda x: (x.at[i].multiply(2.0), x.at[i].max(x[:3]), x.at[:, 1].min(0.0), x.at[7].multiply(3.0)), X)
+    agree(lambda x: (x.at[j, j].subtract(1.0), jnp.zeros(4).at[1].max(x[1, 0])), X)
+    agree(lambda x: lax.fori_loop(0, 3, lambda i, c: c.at[i].multiply(0.5), x), X)
+
+
+def test_powers_of_every_kind() -> None:
+    agree(lambda x: (x[:, None] ** jnp.arange(3), x[..., None] ** np.array([0.0, 2, 1])), X[:, 0])
+    agree(lambda x, y: (x**y, jnp.array([2.0, 3, 0.5]) ** y), POSITIVE, Y)
+
+
 def test_the_gradient_of_softplus_is_logistic() -> None:
     found = stages(gradient(lambda x, y: jax.nn.softplus(x)), X, Y)["final"]
     assert depth(found) <= depth(stages(lambda x, y: jax.nn.sigmoid(x), X, Y)["final"]) + 1
@@ -305,7 +353,18 @@ def test_a_small_constant_is_not_zero() -> None:
 
 # ---- refusals ------------------------------------------------------------------------------------------------------
 REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
-    "sine": (lambda x: jnp.sin(x) + 1, r"primitive 'sin': is not supported on secret values; let the owner"),
+    "Bessel function": (jax.scipy.special.i0, r"not supported on secret values; docs/functions.md lists"),
+    "a function in place": (lambda x: x.at[0].apply(jnp.abs), r"applies a function in place; write x.at"),
+    "NaN computed with": (
+        lambda x: jnp.nanmean(2 * jnp.where(x > 0, jnp.nan, x)),
+        r"asks for NaN of what was computed",
+    ),
+    "NaN everywhere": (lambda x: x * jnp.nan, r"infinite or NaN"),
+    "NaN in some steps": (
+        lambda x: lax.scan(lambda c, t: (c * jnp.sqrt(t - 2), None), x, jnp.arange(4.0))[0],
+        r"primitive 'mul': a known number is NaN in some steps; choose another with jnp.where",
+    ),
+    "secret size": (lambda x: jnp.nonzero(x > 0), r"shape of a result would depend on secret data; pass size="),
     "secret window": (
         lambda x: jax.vmap(lambda i: lax.dynamic_slice(x, (i, 0), (2, 3)))(jnp.argmax(x, 1)),
         r"windows at secret places; take single rows",
@@ -313,14 +372,14 @@ REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
     "complex": (lambda x: jnp.fft.fft(x)[0], r"there are no complex numbers"),
     "setting at secret places": (lambda x: x.at[jnp.argmax(x, 1)].set(0.0), r"may be the same; pass unique_indices"),
     "secret divisor": (lambda x: 7 // x.astype(jnp.int32), r"one known number to divide by; convert to float32"),
-    "remainder by a third": (lambda x: x % 0.3, r"does not divide by 0.3"),
+    "remainder by what is not held": (lambda x: x % 0.3, r"does not divide by 0.3"),
     "masks of integers": (lambda x: x.astype(jnp.int32) | 1, r"bitwise operations on secret integers"),
     "secret shift": (lambda x: 1 << x.astype(jnp.int32), r"shifts by one known number"),
     "secret branch": (lambda x: lax.cond(x[0, 0] > 0, lambda x: x, lambda x: -x, x), r"jnp.where"),
     "secret length": (lambda x: lax.while_loop(lambda c: c.sum() < 3, lambda c: c * 2, x), r"fixed number of turns"),
     "infinity": (lambda x: x * jnp.inf, r"infinite or NaN; use a large number"),
     "too large": (lambda x: x + 1e18, r"not below 2\^44"),
-    "secret exponent": (lambda x: x**x, r"constant exponent; write jnp.exp"),
+    "many exponents": (lambda x: x ** np.linspace(0, 1, 3), r"wants one constant exponent, or up to 16 whole ones"),
     "debugging": (lambda x: (jax.debug.print("{}", x), x)[1], r"return the value as an output"),
 }
 

@@ -1,7 +1,7 @@
-"""Functions with a table of pieces on all of an interval, narrower towards where they are steep, and a constant beyond.
+"""Functions with pieces on all of an interval, narrower towards where they are steep, and a constant beyond.
 
-What is steep towards an end (the arc sine at 1, the inverse error function) is laid as a function of the distance d from
-that end: d is a multiple of 2^-FRAC as x is, so the first piece begins at 2^-FRAC and the value at the end is the
+What is steep towards an end (the arc sine at 1, the inverse error function) is laid as a function of the distance d
+from that end: d is a multiple of 2^-FRAC as x is, so the first piece begins at 2^-FRAC and the value at the end is the
 constant's.  Odd functions have the same pieces mirrored.
 """
 

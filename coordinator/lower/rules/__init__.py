@@ -37,6 +37,7 @@ INSTEAD = {
     "nextafter": "fixed-point numbers are all 2^-18 apart",
     "shift_right_logical": "secret integers have no highest bit; shift with >> instead",
     "approx_top_k": "use lax.top_k, which is exact",
+    "scaled_matmul_wrapper": "multiply with x @ y",
     "ragged_dot_general": "multiply each group by itself",
     "lu": "for a positive definite matrix use jnp.linalg.cholesky",
     "svd": "let the owner of the data compute it, or iterate a fixed number of times",
@@ -44,13 +45,14 @@ INSTEAD = {
     "eig": "let the owner of the data compute it, or iterate a fixed number of times",
     "qr": "let the owner of the data compute it, or orthogonalise with sums of products",
 }
+OTHERWISE = "docs/functions.md lists what is; or let the owner of the data compute it"
 
 
 def lower(site: Site, operands: Sequence[Operand]) -> Sequence[Operand]:
     """The equation's results.  Raises CompileError when there is no rule for it, or its rule refuses it."""
     found = RULES.get(site.name)
     if found is None:
-        site.refuse("is not supported on secret values", INSTEAD.get(site.name, ""))
+        site.refuse("is not supported on secret values", INSTEAD.get(site.name, OTHERWISE))
     nothing = doubts.absorbed(site, operands)
     if nothing is not None:
         return [nothing]

@@ -17,7 +17,6 @@ from coordinator.lower.rules import rounding
 from coordinator.lower.rules.registry import Operand, Public, Site, approximate, pointwise, rule
 from mpcnode.ring import FRAC
 
-
 POWERS = 16  # different known exponents of one secret array
 
 
@@ -193,7 +192,9 @@ def _powers(s: Site, x: Value, y: Public) -> Value:
     """x ** y for known exponents that are not all the same: every power that occurs, each in its places."""
     exponents = np.unique(np.asarray(y.array))
     if np.any(exponents != np.rint(exponents)) or len(exponents) > POWERS or not np.all(np.isfinite(exponents)):
-        s.refuse(f"wants one constant exponent, or up to {POWERS} whole ones", "write jnp.exp(y * jnp.log(x)) for x > 0")
+        s.refuse(
+            f"wants one constant exponent, or up to {POWERS} whole ones", "write jnp.exp(y * jnp.log(x)) for x > 0"
+        )
     wide = np.broadcast_to(np.asarray(y.array), (*np.shape(y.array)[: len(y.over)], *s.shape))
     total: Value | None = None
     for n in exponents:
@@ -292,7 +293,7 @@ def choice_quotient(s: Site, x: Operand, y: Value) -> Operand | None:
 
 def _share_of_maximum(s: Site, own: tuple[Any, ...] | None, both: tuple[Any, ...]) -> Value | None:
     """The part that x has in the gradient of max(x, y), which jax writes as [x = max] / (1 + [y = max]): the bit that
-    the maximum was chosen by.  So it costs no comparison; of equal ones, y has all of it instead of one half.
+    the maximum was chosen by.  So it costs no comparison; of equal ones, one has all of it instead of each one half.
     """
     if own is None or own[1:] != (1.0, 0.0) or both[1:] != (2.0, 1.0):
         return None

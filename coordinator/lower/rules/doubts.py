@@ -9,6 +9,7 @@ which it is no number, until a known choice (`select_n`) leaves them out; it is 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,7 @@ def absorbed(site: Site, operands: Sequence[Operand]) -> Public | None:
     """NaN in every place, if an operand is that and the equation passes it on."""
     if site.name not in ABSORBING or not any(_nowhere_a_number(o) for o in operands):
         return None
+    site.scope.absorbed.append((site.where, site.name))
     return Public(np.broadcast_to(np.float32(np.nan), site.shape), (), "f")
 
 
@@ -77,9 +79,7 @@ def _joined(doubts: Sequence[Doubt]) -> Doubt | None:
     if not doubts:
         return None
     loops = tuple(sorted({loop for d in doubts for loop in d.over}))
-    steps = np.bool_(False)
-    for d in doubts:
-        steps = steps | _spread(d, loops)
+    steps = reduce(np.logical_or, (_spread(d, loops) for d in doubts))
     return doubts[0]._replace(steps=steps, over=loops)
 
 
@@ -98,6 +98,8 @@ def mark(site: Site, results: Sequence[Operand], doubt: Doubt | None) -> None:
 def check(scope: Place, results: Sequence[Operand | None]) -> None:
     """Refuse what is no number in some step."""
     for r in results:
+        if isinstance(r, Public) and scope.absorbed and _nowhere_a_number(r):
+            refuse(*scope.absorbed[0], "a constant is infinite or NaN", "leave it out with jnp.where")
         doubt = scope.doubts.get(r) if isinstance(r, Value) else None
         if doubt is not None:
             refuse(doubt.where, doubt.name, "a known number is NaN in some steps", "choose another with jnp.where")

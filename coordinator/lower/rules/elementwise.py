@@ -103,7 +103,7 @@ def sign(s: Site, x: Value) -> Value:
 
 @rule("max")
 def maximum(s: Site, x: Operand, y: Operand) -> Operand:
-    """By the bit x > y, which a gradient asks for again."""
+    """By the bit x > y, which a gradient asks for again; so of equal ones the second has the gradient."""
     for one, other in ((x, y), (y, x)):
         if isinstance(one, Public) and one.scalar == -np.inf:
             return s.value(other, s.shape)
@@ -117,6 +117,7 @@ def maximum(s: Site, x: Operand, y: Operand) -> Operand:
 
 @rule("min")
 def minimum(s: Site, x: Operand, y: Operand) -> Operand:
+    """By the bit x > y as `maximum`; of equal ones the first has the gradient, so that both together have it once."""
     for one, other in ((x, y), (y, x)):
         if isinstance(one, Public) and one.scalar == np.inf:
             return s.value(other, s.shape)
@@ -124,7 +125,7 @@ def minimum(s: Site, x: Operand, y: Operand) -> Operand:
         x, y = y, x
     a, b = s.both(x, y)
     (al, ah), (bl, bh) = range_of(s.b, a), range_of(s.b, b)
-    found = note(s.b, s.b.where(logic.less(s, a, b), a, b), min(al, bl), min(ah, bh))
+    found = note(s.b, s.b.where(logic.less(s, b, a), b, a), min(al, bl), min(ah, bh))
     return s.note(found, "min", x, y)
 
 

@@ -135,7 +135,9 @@ def _chosen_nan(s: Site, x: Value) -> Value | None:
     while todo:
         number = todo.pop()
         if number in origins:
-            s.refuse("asks for NaN of what was computed from it", "ask jnp.isnan of what jnp.where chose, or use a mask")
+            s.refuse(
+                "asks for NaN of what was computed from it", "ask jnp.isnan of what jnp.where chose, or use a mask"
+            )
         fresh = [a for a in s.b.ops[number].args if a not in seen]
         seen.update(fresh)
         todo += fresh
@@ -151,7 +153,8 @@ def _is_extreme(s: Site, x: Operand, largest: Operand) -> tuple[Value, Value] | 
         if pair is None:
             continue
         first, second = s.both(*pair)
-        won = less(s, second, first) if what == "max" else less(s, first, second)
+        larger = less(s, second, first)
+        won = larger if what == "max" else s.b.emit("not", larger)
         for one, other, chosen in ((first, second, won), (second, first, s.b.emit("not", won))):
             if same(pair[0] if one is first else pair[1], x):
                 return (less(s, one, other) if what == "max" else less(s, other, one)), chosen
@@ -209,8 +212,8 @@ def select_n(s: Site, which: Operand, *cases: Operand) -> Operand:
     if which.type.kind is not Kind.BIT:
         return _numbered_choice(s, which, cases)
     no, yes = cases
-    if (_is_nan(no) or _is_nan(yes)) and not (_is_nan(no) and _is_nan(yes)):
-        return _number_or_nan(s, s.b.spread(which, s.shape), no, yes)
+    if _is_nan(no) or _is_nan(yes):
+        return no if _is_nan(no) and _is_nan(yes) else _number_or_nan(s, s.b.spread(which, s.shape), no, yes)
     if same(no, yes):
         return s.value(yes, s.shape)
     counted = lookup.counted_from_the_end(s, which, no, yes)
@@ -241,7 +244,7 @@ def _number_or_nan(s: Site, bit: Value, no: Operand, yes: Operand) -> Value:
 
 
 def _numbered_choice(s: Site, which: Value, cases: tuple[Operand, ...]) -> Value:
-    """cases[which] for a secret integer, which is within range: it becomes a vector of bits, and each keeps its case."""
+    """cases[which] for a secret integer, which is in range: it becomes a vector of bits, and each keeps its case."""
     bits = one_hot(s.b, s.b.spread(which, s.shape), len(cases), inside=True)
     total: Value | None = None
     for i, case in enumerate(cases):

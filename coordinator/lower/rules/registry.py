@@ -86,6 +86,7 @@ class Place(Protocol):
     builder: Builder
     notes: dict[Value, tuple[Any, ...]]
     doubts: dict[Value, Any]
+    absorbed: list[tuple[str, str]]
 
     def place(self, ring: npt.NDArray[np.int64], frac: int, over: tuple[int, ...]) -> Value:
         """Known ring elements as a public value: a constant, or what a loop scans."""
