@@ -47,7 +47,8 @@ def _computed(own: list[Row]) -> str:
     lines = ["| function | numbers | off by at most | its gradient | mind |", "| --- | --- | --- | --- | --- |"]
     for (inputs, off, gradient, mind), alike in groupby(own, lambda r: (r.inputs, r.off, r.gradient, r.mind)):
         numbers = "; ".join(str(n) for n in inputs)
-        lines.append(f"| {_names(alike)} | {numbers} | {_bound(off)} | {_bound(gradient)} | {mind} |")
+        told = mind.replace("|", "\\|")
+        lines.append(f"| {_names(alike)} | {numbers} | {_bound(off)} | {_bound(gradient)} | {told} |")
     return "\n".join(lines) + "\n"
 
 
