@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from mpcnode import kernels
-from mpcnode.protocols.masked import wrap_dtype
+from mpcnode.protocols.fused import wrap_dtype
 
 LIMIT = 1 << 62
 CHUNK = 1 << 20

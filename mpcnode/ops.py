@@ -211,7 +211,11 @@ def _not(c: Call) -> Array:
 
 # ---- interactive ---------------------------------------------------------------------------------------------------
 async def _mul(c: Call) -> Array:
-    return await c.protocol.mul(c.p, *c.args)
+    return await c.protocol.mul(c.p, c.args[0], c.args[1], c.op.integer("by", 0))
+
+
+async def _square(c: Call) -> Array:
+    return await c.protocol.square(c.p, c.args[0], c.op.integer("by"))
 
 
 async def _product(c: Call) -> Array:
@@ -240,7 +244,7 @@ async def _onehot(c: Call) -> Array:
 
 
 async def _select(c: Call) -> Array:
-    return await c.protocol.select(c.p, c.args[0], c.args[1], c.op.integer("keep"))
+    return await c.protocol.select(c.p, c.args[0], c.args[1], c.op.integer("keep"), c.op.integer("by", 0))
 
 
 async def _inject(c: Call) -> Array:
@@ -270,6 +274,7 @@ LOCAL: dict[str, Local] = {
 }
 INTERACTIVE: dict[str, Interactive] = {
     "mul": _mul,
+    "square": _square,
     "dot": _product,
     "conv": _product,
     "and": _and,

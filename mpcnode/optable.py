@@ -243,8 +243,18 @@ def _scale(args: Sequence[Op], op: Op) -> Type:
 
 
 def _mul(args: Sequence[Op], op: Op) -> Type:
+    """The elementwise product; with `by`, of the first argument truncated by so many bits, and both are shared."""
     a, b = args[0].type, args[1].type
+    if "by" in op.attrs:
+        need(b.kind is ARITH, "truncates on the way to a product of arith values only")
+        a = _trunc(args, op)
     return Type(_ring(a, b), a.frac + b.frac, _same_shape(a, b))
+
+
+def _square(args: Sequence[Op], op: Op) -> Type:
+    """The square of the argument truncated by `by` bits."""
+    t = _trunc(args, op)
+    return t._replace(frac=2 * t.frac)
 
 
 def _dot(args: Sequence[Op], op: Op) -> Type:
@@ -334,12 +344,12 @@ def _onehot(args: Sequence[Op], op: Op) -> Type:
 
 
 def _select(args: Sequence[Op], op: Op) -> Type:
-    """The second argument where the bit equals `keep`, else 0."""
+    """The second argument where the bit equals `keep`, else 0; with `by`, truncated by so many bits."""
     bit, x = args[0].type, args[1].type
     need(bit.kind is BIT and x.kind is ARITH, "wants a bit and an arith value")
     need(op.integer("keep") in (0, 1), "keep must be 0 or 1")
     _same_shape(bit, x)
-    return x
+    return _trunc(args[1:], op) if "by" in op.attrs else x
 
 
 def _loop(args: Sequence[Op], op: Op) -> Type:
@@ -420,7 +430,8 @@ OPS: dict[str, Row] = {
     "sum": Row(1, {"axes": INTS}, _sum),
     "scale": Row(1, {"by": int, "frac": int}, _scale),
     # bilinear
-    "mul": Row(2, {}, _mul),
+    "mul": Row(2, {}, _mul, {"by": int}),
+    "square": Row(1, {"by": int}, _square),
     "dot": Row(2, {}, _dot, {"twice": int}),
     "conv": Row(2, dict.fromkeys(Window._fields, INTS), _conv, {"twice": int}),
     "trunc": Row(1, {"by": int}, _trunc),
@@ -432,7 +443,7 @@ OPS: dict[str, Row] = {
     "sign": Row(1, {"lo": int}, _sign, {"top": int}),
     "onehot": Row(1, {"size": int}, _onehot),
     "inject": Row(1, {}, _inject),
-    "select": Row(2, {"keep": int}, _select),
+    "select": Row(2, {"keep": int}, _select, {"by": int}),
     # control
     "loop": Row(None, {"length": int, "reverse": int, "consts": int, "carry": int, "body": Graph}, _loop),
     "get": Row(1, {"index": int}, _get),

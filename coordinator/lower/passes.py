@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from coordinator.lower import fixedpoint, simplify
+from coordinator.lower.fuse import fuse
 from coordinator.lower.hoist import hoist
 from coordinator.lower.rewrite import plain, prune, rewrite, until_still
 from coordinator.lower.twice import twice
@@ -37,8 +38,8 @@ def narrow(graph: Graph, frac: int) -> Graph:
 
 
 def final(graph: Graph, frac: int) -> Graph:
-    """Products doubled where that is cheaper, and folded once more."""
-    return folded(twice(folded(graph, frac), frac), frac)
+    """Products doubled where that is cheaper, folded once more, and truncations fused into products."""
+    return fuse(folded(twice(folded(graph, frac), frac), frac), frac)
 
 
 PASSES: dict[str, Pass] = {"legal": legal, "folded": folded, "late": late, "final": final}

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 from coordinator.lower.builder import Builder, Value
 from mpcnode.graph import Attr, Graph, Kind, Op
 
-ROUNDS = {"sign": 3}
-ROUNDS |= dict.fromkeys(("trunc", "select", "inject", "mul", "dot", "conv", "and", "or", "onehot", "input"), 1)
+PRODUCTS = ("mul", "square", "dot", "conv", "and", "or")
+ROUNDS = {"sign": 3} | dict.fromkeys((*PRODUCTS, "trunc", "select", "inject", "onehot", "input"), 1)
 
 
 class Rewriter:
@@ -51,7 +51,7 @@ def rounds(op: Op, args: Sequence[Op]) -> int:
     """Rounds of one op (under the default protocol; a loop's, all of its steps)."""
     if op.name == "loop":
         return op.integer("length") * depth(op.body)
-    if op.name in ("mul", "dot", "conv", "and", "or") and any(a.type.kind is Kind.PUBLIC for a in args):
+    if op.name in PRODUCTS and any(a.type.kind is Kind.PUBLIC for a in args):
         return 0
     return ROUNDS.get(op.name, 0)
 

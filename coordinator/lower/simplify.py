@@ -201,7 +201,7 @@ def selects(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
     """A negated bit selects what the bit does not; a bit of a bit as a number is a bit."""
     bit, x = args
     if r.op(bit).name == "not":
-        return r.b.emit("select", r.arg(bit), x, keep=1 - op.integer("keep"))
+        return r.b.again(op._replace(attrs={**op.attrs, "keep": 1 - op.integer("keep")}), r.arg(bit), x)
     return None
 
 

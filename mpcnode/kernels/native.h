@@ -37,6 +37,22 @@ void mpc_select_share(uint64_t *out, const uint8_t *bit, const uint64_t *mw, con
 void mpc_inject_share(uint64_t *out, const uint8_t *bit, const uint64_t *beta, const uint64_t *mask, int64_t n,
                       int first);
 
+/* Elementwise as well: products of what is truncated on the way. */
+void mpc_select_trunc_deal(uint64_t *t, void *b, uint64_t *beta, uint64_t *beta_t, void *beta_b, const uint8_t *bit,
+                           const uint64_t *r, int64_t n, int by, int b_bytes);
+void mpc_select_trunc_share(uint64_t *out, const uint8_t *bit, const uint64_t *c, const uint64_t *t, const void *b,
+                            const uint64_t *beta, const uint64_t *beta_t, const void *beta_b, const uint64_t *mask,
+                            int64_t n, int by, int b_bytes, int first);
+void mpc_mul_trunc_deal(uint64_t *t, void *b, uint64_t *t_ly, void *b_ly, const uint64_t *r, const uint64_t *ly,
+                        int64_t n, int by, int b_bytes);
+void mpc_mul_trunc_share(uint64_t *out, const uint64_t *c, const uint64_t *my, const uint64_t *ly, const uint64_t *t,
+                         const void *b, const uint64_t *t_ly, const void *b_ly, const uint64_t *mask, int64_t n, int by,
+                         int b_bytes, int first);
+void mpc_square_trunc_deal(uint64_t *t, void *b, uint64_t *tt, void *bt, const uint64_t *r, int64_t n, int by,
+                           int b_bytes);
+void mpc_square_trunc_share(uint64_t *out, const uint64_t *c, const uint64_t *t, const void *b, const uint64_t *tt,
+                            const void *bt, const uint64_t *mask, int64_t n, int by, int b_bytes, int first);
+
 /* Bit planes: rows of `words` words. */
 void mpc_pack_bits(uint64_t *plane, const uint8_t *bits, int64_t elements);
 void mpc_unpack_bits(uint8_t *bits, const uint64_t *plane, int64_t elements);

@@ -48,10 +48,16 @@ __all__ = [
     "matmul",
     "matmul_add",
     "mul_share",
+    "mul_trunc_deal",
+    "mul_trunc_share",
     "pack_bits",
     "select_share",
+    "select_trunc_deal",
+    "select_trunc_share",
     "set_isa",
     "set_threads",
+    "square_trunc_deal",
+    "square_trunc_share",
     "threads",
     "to_planes",
     "trunc_deal",
@@ -269,6 +275,14 @@ def _check_shift(by: int, wrap: np.dtype[Any]) -> None:
         raise ValueError(f"truncation by {by} bits with the wrap bit in {wrap}")
 
 
+def _wraps(b: Unsigned, shape: tuple[int, ...], by: int) -> Any:
+    """A pointer to shares of the wrap bit."""
+    _check_shift(by, b.dtype)
+    if b.shape != shape:
+        raise ValueError(f"b: want {list(shape)}, got {list(b.shape)}")
+    return _buffer(b, _BYTES)
+
+
 def trunc_deal(r: U64, by: int, wrap: npt.DTypeLike) -> tuple[U64, Unsigned]:
     """(r >> by, r >> 63): what the helper deals for a truncation; the second in the unsigned dtype `wrap`, of at least
     `by` bits.
@@ -286,15 +300,12 @@ def trunc_share(c: U64, t: U64, b: Unsigned, mask: U64, by: int, *, first: bool)
     r >> 63: mask - t + (1 - (c' >> 63))·2^(64-by)·b {+ (c' >> by) - 2^(62-by)}  with c' = c + 2^62.
     """
     shape = c.shape
-    _check_shift(by, b.dtype)
-    if b.shape != shape:
-        raise ValueError(f"b: want {list(shape)}, got {list(b.shape)}")
     out, data = _made(shape)
     _lib.mpc_trunc_share(
         data,
         _words(c, shape, "c"),
         _words(t, shape, "t"),
-        _buffer(b, _BYTES),
+        _wraps(b, shape, by),
         _words(mask, shape, "mask"),
         out.size,
         by,
@@ -331,6 +342,145 @@ def inject_share(bit: U8, beta: U64, mask: U64, *, first: bool) -> U64:
     out, data = _made(shape)
     _lib.mpc_inject_share(
         data, _bytes(bit, shape, "bit"), _words(beta, shape, "beta"), _words(mask, shape, "mask"), out.size, first
+    )
+    return out
+
+
+# ---- products of what is truncated on the way ------------------------------------------------------------------------
+def _narrow(x: Unsigned, like: Unsigned, name: str) -> Any:
+    """A pointer to x, which has the dtype and shape of `like`."""
+    if x.dtype != like.dtype or x.shape != like.shape:
+        raise ValueError(f"{name}: want {like.dtype}{list(like.shape)}, got {x.dtype}{list(x.shape)}")
+    return _buffer(x, _BYTES)
+
+
+def select_trunc_deal(bit: U8, r: U64, by: int, wrap: npt.DTypeLike) -> tuple[U64, Unsigned, U64, U64, Unsigned]:
+    """R = r >> by, S = r >> 63, β, β·R, β·S: what the helper deals for β·t; S and β·S in the unsigned dtype `wrap`, of
+    at least `by` bits.
+    """
+    kind = np.dtype(wrap)
+    _check_shift(by, kind)
+    shape = r.shape
+    (t, t_data), (beta, beta_data), (beta_t, beta_t_data) = _made(shape), _made(shape), _made(shape)
+    b, beta_b = np.empty(shape, kind), np.empty(shape, kind)
+    _lib.mpc_select_trunc_deal(
+        t_data,
+        _from_buffer(b),
+        beta_data,
+        beta_t_data,
+        _from_buffer(beta_b),
+        _bytes(bit, shape, "bit"),
+        _words(r, shape, "r"),
+        t.size,
+        by,
+        kind.itemsize,
+    )
+    return t, b, beta, beta_t, beta_b
+
+
+def select_trunc_share(
+    bit: U8, c: U64, t: U64, b: Unsigned, beta: U64, beta_t: U64, beta_b: Unsigned, mask: U64, by: int, *, first: bool
+) -> U64:
+    """One evaluator's message for a truncation t by `by` times the bit b = bit ^ β, with shares of what
+    `select_trunc_deal` makes: mask + bit·({A} - t + W·b) + (1 - 2·bit)·(beta·A - beta_t + W·beta_b).
+    """
+    shape = c.shape
+    out, data = _made(shape)
+    _lib.mpc_select_trunc_share(
+        data,
+        _bytes(bit, shape, "bit"),
+        _words(c, shape, "c"),
+        _words(t, shape, "t"),
+        _wraps(b, shape, by),
+        _words(beta, shape, "beta"),
+        _words(beta_t, shape, "beta_t"),
+        _narrow(beta_b, b, "beta_b"),
+        _words(mask, shape, "mask"),
+        out.size,
+        by,
+        b.itemsize,
+        first,
+    )
+    return out
+
+
+def mul_trunc_deal(r: U64, ly: U64, by: int, wrap: npt.DTypeLike) -> tuple[U64, Unsigned, U64, Unsigned]:
+    """R = r >> by, S = r >> 63, R·λy, S·λy: what the helper deals for t·y; S and S·λy in the unsigned dtype `wrap`."""
+    kind = np.dtype(wrap)
+    _check_shift(by, kind)
+    shape = r.shape
+    (t, t_data), (t_ly, t_ly_data) = _made(shape), _made(shape)
+    b, b_ly = np.empty(shape, kind), np.empty(shape, kind)
+    _lib.mpc_mul_trunc_deal(
+        t_data,
+        _from_buffer(b),
+        t_ly_data,
+        _from_buffer(b_ly),
+        _words(r, shape, "r"),
+        _words(ly, shape, "ly"),
+        t.size,
+        by,
+        kind.itemsize,
+    )
+    return t, b, t_ly, b_ly
+
+
+def mul_trunc_share(
+    c: U64, my: U64, ly: U64, t: U64, b: Unsigned, t_ly: U64, b_ly: Unsigned, mask: U64, by: int, *, first: bool
+) -> U64:
+    """One evaluator's message for a truncation t by `by` times y, with shares of what `mul_trunc_deal` makes:
+    mask + my·({A} - t + W·b) - A·ly + t_ly - W·b_ly.
+    """
+    shape = c.shape
+    out, data = _made(shape)
+    _lib.mpc_mul_trunc_share(
+        data,
+        _words(c, shape, "c"),
+        _words(my, shape, "my"),
+        _words(ly, shape, "ly"),
+        _words(t, shape, "t"),
+        _wraps(b, shape, by),
+        _words(t_ly, shape, "t_ly"),
+        _narrow(b_ly, b, "b_ly"),
+        _words(mask, shape, "mask"),
+        out.size,
+        by,
+        b.itemsize,
+        first,
+    )
+    return out
+
+
+def square_trunc_deal(r: U64, by: int, wrap: npt.DTypeLike) -> tuple[U64, Unsigned, U64, Unsigned]:
+    """R = r >> by, S = r >> 63, R², S·R: what the helper deals for t²; S and S·R in the unsigned dtype `wrap`."""
+    kind = np.dtype(wrap)
+    _check_shift(by, kind)
+    shape = r.shape
+    (t, t_data), (tt, tt_data) = _made(shape), _made(shape)
+    b, bt = np.empty(shape, kind), np.empty(shape, kind)
+    pointer = _words(r, shape, "r")
+    _lib.mpc_square_trunc_deal(t_data, _from_buffer(b), tt_data, _from_buffer(bt), pointer, t.size, by, kind.itemsize)
+    return t, b, tt, bt
+
+
+def square_trunc_share(c: U64, t: U64, b: Unsigned, tt: U64, bt: Unsigned, mask: U64, by: int, *, first: bool) -> U64:
+    """One evaluator's message for the square of a truncation t by `by`, with shares of what `square_trunc_deal` makes:
+    mask {+ A²} - 2·A·t + tt + (2·A·W + W²)·b - 2·W·bt, where b² = b.
+    """
+    shape = c.shape
+    out, data = _made(shape)
+    _lib.mpc_square_trunc_share(
+        data,
+        _words(c, shape, "c"),
+        _words(t, shape, "t"),
+        _wraps(b, shape, by),
+        _words(tt, shape, "tt"),
+        _narrow(bt, b, "bt"),
+        _words(mask, shape, "mask"),
+        out.size,
+        by,
+        b.itemsize,
+        first,
     )
     return out
 

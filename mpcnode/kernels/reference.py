@@ -124,6 +124,77 @@ def inject_share(bit: U8, beta: U64, mask: U64, *, first: bool) -> U64:
     return s
 
 
+# ---- products of what is truncated on the way ------------------------------------------------------------------------
+# For c = z + r with |z| < 2^62 a truncation of z is t = A - (r >> by) + W·(r >> 63), where evaluators know A and W.
+def _truncation(c: U64, by: int) -> tuple[U64, U64]:
+    """A = (c' >> by) - 2^(62-by) and W = (1 - (c' >> 63))·2^(64-by), with c' = c + 2^62."""
+    shifted = c + np.uint64(1 << 62)
+    known = (shifted >> np.uint64(by)) - np.uint64(1 << (62 - by))
+    return known, (np.uint64(1) - (shifted >> np.uint64(63))) << np.uint64(64 - by)
+
+
+def select_trunc_deal(bit: U8, r: U64, by: int, wrap: npt.DTypeLike) -> tuple[U64, Unsigned, U64, U64, Unsigned]:
+    """R = r >> by, S = r >> 63, β, β·R, β·S: what the helper deals for β·t; S and β·S in the unsigned dtype `wrap` (at
+    least `by` bits).
+    """
+    (t, b), beta = trunc_deal(r, by, wrap), bit.astype(np.uint64)
+    return t, b, beta, beta * t, bit.astype(wrap) * b
+
+
+def select_trunc_share(
+    bit: U8, c: U64, t: U64, b: Unsigned, beta: U64, beta_t: U64, beta_b: Unsigned, mask: U64, by: int, *, first: bool
+) -> U64:
+    """One evaluator's message for a truncation t by `by` times the bit b = bit ^ β, with shares of what
+    `select_trunc_deal` makes: mask + bit·({A} - t + W·b) + (1 - 2·bit)·(beta·A - beta_t + W·beta_b).
+    """
+    known, wrap = _truncation(c, by)
+    m = bit.astype(np.uint64)
+    value = wrap * b.astype(np.uint64) - t
+    if first:
+        value += known
+    product = beta * known - beta_t + wrap * beta_b.astype(np.uint64)
+    s: U64 = mask + m * value + (np.uint64(1) - np.uint64(2) * m) * product
+    return s
+
+
+def mul_trunc_deal(r: U64, ly: U64, by: int, wrap: npt.DTypeLike) -> tuple[U64, Unsigned, U64, Unsigned]:
+    """R = r >> by, S = r >> 63, R·λy, S·λy: what the helper deals for t·y; S and S·λy in the unsigned dtype `wrap`."""
+    t, b = trunc_deal(r, by, wrap)
+    return t, b, t * ly, b * ly.astype(wrap)
+
+
+def mul_trunc_share(
+    c: U64, my: U64, ly: U64, t: U64, b: Unsigned, t_ly: U64, b_ly: Unsigned, mask: U64, by: int, *, first: bool
+) -> U64:
+    """One evaluator's message for a truncation t by `by` times y, with shares of what `mul_trunc_deal` makes:
+    mask + my·({A} - t + W·b) - A·ly + t_ly - W·b_ly.
+    """
+    known, wrap = _truncation(c, by)
+    value = wrap * b.astype(np.uint64) - t
+    if first:
+        value += known
+    return mask + my * value - known * ly + t_ly - wrap * b_ly.astype(np.uint64)
+
+
+def square_trunc_deal(r: U64, by: int, wrap: npt.DTypeLike) -> tuple[U64, Unsigned, U64, Unsigned]:
+    """R = r >> by, S = r >> 63, R², S·R: what the helper deals for t²; S and S·R in the unsigned dtype `wrap`."""
+    t, b = trunc_deal(r, by, wrap)
+    return t, b, t * t, b * t.astype(wrap)
+
+
+def square_trunc_share(c: U64, t: U64, b: Unsigned, tt: U64, bt: Unsigned, mask: U64, by: int, *, first: bool) -> U64:
+    """One evaluator's message for the square of a truncation t by `by`, with shares of what `square_trunc_deal` makes:
+    mask {+ A²} - 2·A·t + tt + (2·A·W + W²)·b - 2·W·bt, where b² = b.
+    """
+    known, wrap = _truncation(c, by)
+    two = np.uint64(2)
+    s: U64 = mask + tt - two * known * t + (two * known + wrap) * wrap * b.astype(np.uint64)
+    s -= two * wrap * bt.astype(np.uint64)
+    if first:
+        s += known * known
+    return s
+
+
 # ---- bit planes ------------------------------------------------------------------------------------------------------
 def words(elements: int) -> int:
     """Words of a plane of that many elements."""

@@ -97,8 +97,12 @@ class Protocol(ABC):
         """
 
     @abstractmethod
-    async def mul(self, p: Place, x: Sharing, y: Sharing) -> Sharing:
-        """x·y, elementwise."""
+    async def mul(self, p: Place, x: Sharing, y: Sharing, by: int = 0) -> Sharing:
+        """x·y, elementwise; of x truncated by so many bits."""
+
+    @abstractmethod
+    async def square(self, p: Place, x: Sharing, by: int) -> Sharing:
+        """x², elementwise, of x truncated by so many bits."""
 
     @abstractmethod
     async def bilinear(self, p: Place, f: Bilinear, x: Sharing, y: Sharing) -> Sharing:
@@ -123,8 +127,8 @@ class Protocol(ABC):
         """
 
     @abstractmethod
-    async def select(self, p: Place, b: Sharing, w: Sharing, keep: int) -> Sharing:
-        """w where b = keep, else 0."""
+    async def select(self, p: Place, b: Sharing, w: Sharing, keep: int, by: int = 0) -> Sharing:
+        """w, truncated by so many bits, where b = keep, else 0."""
 
     @abstractmethod
     async def inject(self, p: Place, b: Sharing) -> Sharing:

@@ -49,8 +49,12 @@ class Cleartext(Protocol):
     def reveal(self, p: Place, x: Sharing) -> Array:
         return x[0] if p.rank == 0 else np.zeros_like(x[0])
 
-    async def mul(self, p: Place, x: Sharing, y: Sharing) -> Sharing:
-        return x * y
+    async def mul(self, p: Place, x: Sharing, y: Sharing, by: int = 0) -> Sharing:
+        return (await self.trunc(p, x, by) if by else x) * y
+
+    async def square(self, p: Place, x: Sharing, by: int) -> Sharing:
+        t = await self.trunc(p, x, by)
+        return t * t
 
     async def bilinear(self, p: Place, f: Bilinear, x: Sharing, y: Sharing) -> Sharing:
         found = f.product(x[0], y[0])[None]
@@ -71,8 +75,8 @@ class Cleartext(Protocol):
         bits: Sharing = (x[:, None] & np.uint64((1 << (size - 1).bit_length()) - 1) == places).astype(np.uint8)
         return bits
 
-    async def select(self, p: Place, b: Sharing, w: Sharing, keep: int) -> Sharing:
-        return np.where(b == keep, w, np.uint64(0))
+    async def select(self, p: Place, b: Sharing, w: Sharing, keep: int, by: int = 0) -> Sharing:
+        return np.where(b == keep, await self.trunc(p, w, by) if by else w, np.uint64(0))
 
     async def inject(self, p: Place, b: Sharing) -> Sharing:
         return b.astype(np.uint64)

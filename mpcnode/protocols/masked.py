@@ -15,7 +15,8 @@ shares of it (see dealing.py).  The term in braces in a formula is E_1's alone (
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -23,7 +24,7 @@ import numpy as np
 from mpcnode import kernels
 from mpcnode.graph import TOP, Kind, Op, Type
 from mpcnode.party import Place
-from mpcnode.protocols import Bilinear, Cost, Protocol, Sharing, lookup
+from mpcnode.protocols import Bilinear, Cost, Protocol, Sharing, fused, lookup
 from mpcnode.protocols import comparison as compare
 from mpcnode.protocols.dealing import (
     DEALT,
@@ -44,6 +45,9 @@ from mpcnode.protocols.dealing import (
     total,
 )
 from mpcnode.rounds import Array, exchange
+
+# An evaluator's message for a tile: the place, the tile's number, where it stands, its fresh mask; None at the helper.
+Message: TypeAlias = Callable[[Place, int, slice, Array], Awaitable["Array | None"]]
 
 
 class Masked(Protocol):
@@ -160,8 +164,14 @@ class Masked(Protocol):
                 part -= zeta
         return part
 
-    async def mul(self, p: Place, x: Sharing, y: Sharing) -> Sharing:
-        """[γ = λx·λy];  s_i = γ_i + λ'_i - mx·λy_i - λx_i·my {+ mx·my};  m' = Σ s_i.  1 round."""
+    async def mul(self, p: Place, x: Sharing, y: Sharing, by: int = 0) -> Sharing:
+        """[γ = λx·λy];  s_i = γ_i + λ'_i - mx·λy_i - λx_i·my {+ mx·my};  m' = Σ s_i.  1 round.  x truncated on the way:
+        see fused.py.
+        """
+        if by:
+            one, other = flat(x[:1]), flat(y[:2])
+            message = lambda p, k, at, mask: fused.mul(p, k, one[:, at], other[:, at], mask, by)  # noqa: E731
+            return await self._opened(p, x.shape, message)
         a, b = flat(x[:2]), flat(y[:2])
         out = np.empty((len(x), a.shape[1]), np.uint64)
 
@@ -177,6 +187,25 @@ class Masked(Protocol):
 
         await tiled(p, tiles(a.shape[1]), body)
         return out.reshape(x.shape)
+
+    async def square(self, p: Place, x: Sharing, by: int) -> Sharing:
+        """See fused.py.  1 round."""
+        a = flat(x[:1])
+        return await self._opened(p, x.shape, lambda p, k, at, mask: fused.square(p, k, a[:, at], mask, by))
+
+    async def _opened(self, p: Place, shape: tuple[int, ...], message: Message) -> Sharing:
+        """What the evaluators' messages add up to, less the fresh mask in each of them, as a new sharing.  1 round."""
+        out = np.empty((shape[0], math.prod(shape[1:])), np.uint64)
+
+        async def body(p: Place, k: int, at: slice) -> None:
+            s = await message(p, k, at, renew(p, out[:, at]))
+            if s is None:
+                await exchange()
+            else:
+                out[0, at] = total(s, await swap(p, s))
+
+        await tiled(p, tiles(out.shape[1]), body)
+        return out.reshape(shape)
 
     async def bilinear(self, p: Place, f: Bilinear, x: Sharing, y: Sharing) -> Sharing:
         """As `mul` with any bilinear f, where one map an evaluator does not do (see `apart`): E_1 computes
@@ -240,7 +269,7 @@ class Masked(Protocol):
         """
         a = flat(x[:1])
         out = np.empty((len(x), a.shape[1]), np.uint64)
-        wrap = wrap_dtype(by)
+        wrap = fused.wrap_dtype(by)
 
         async def body(p: Place, k: int, at: slice) -> None:
             mask = renew(p, out[:, at])
@@ -281,11 +310,15 @@ class Masked(Protocol):
         await tiled(p, lookup.cuts(a.shape[1], size), body)
         return out.reshape(len(out), size, *x.shape[1:])
 
-    async def select(self, p: Place, b: Sharing, w: Sharing, keep: int) -> Sharing:
+    async def select(self, p: Place, b: Sharing, w: Sharing, keep: int, by: int = 0) -> Sharing:
         """[β], [β·λ_w] for b = m_b ^ β;  o_i = λ'_i - m_b·λw_i + (1 - 2m_b)·(β_i·m_w - (βλ_w)_i) {+ m_b·m_w};  m' = Σ
-        o_i.  1 round.
+        o_i.  1 round.  w truncated on the way: see fused.py.
         """
         bits, a = flat(b), flat(w[:2])
+        if by:
+            flip = np.uint8(0 if keep or p.rank == HELPER else 1)
+            message = lambda p, k, at, mask: fused.select(p, k, bits[0, at] ^ flip, a[:, at], mask, by)  # noqa: E731
+            return await self._opened(p, w.shape, message)
         out = np.empty((len(w), a.shape[1]), np.uint64)
 
         async def body(p: Place, k: int, at: slice) -> None:
@@ -323,7 +356,8 @@ class Masked(Protocol):
 
     def cost(self, op: Op, args: Sequence[Type], size: int) -> Cost:
         """Per element, n = 2, swap / deal bytes / rounds: mul, dot and conv 8/8/1, trunc by 18 8/12/1, sign of 45 bits
-        3.8/30.6/3, select 8/16/1, inject 8/8/1, and 1/8 and 1/8, /1.
+        3.8/30.6/3, select 8/16/1, inject 8/8/1, and 1/8 and 1/8, /1; truncated by 18 on the way, mul and square 8/24/1,
+        select 8/32/1.
         """
         n = op.type.size
         if op.name == "input":
@@ -333,10 +367,10 @@ class Masked(Protocol):
         if any(a.kind is Kind.PUBLIC for a in args):
             return Cost()
         match op.name:
+            case "mul" | "select" | "square" | "trunc" if "by" in op.attrs:
+                return Cost(1, 8 * n, fused.dealt_bytes(op.name, op.integer("by")) * n)
             case "mul" | "dot" | "conv" | "inject":
                 return Cost(1, 8 * n, 8 * n)
-            case "trunc":
-                return Cost(1, 8 * n, (8 + np.dtype(wrap_dtype(op.integer("by"))).itemsize) * n)
             case "select":
                 return Cost(1, 8 * n, 16 * n)
             case "and" | "or":
@@ -399,11 +433,6 @@ def apart(p: Place, x: Sharing, y: Sharing, c: int) -> Factors:
     others = [y[0] - n * y[i] for i in range(1, evaluators)]
     together = total(others[0], others[1:]) if len(others) > 1 else others[0]
     return [(left(i + 1, -c), other + together) for i, other in enumerate(others)]
-
-
-def wrap_dtype(by: int) -> type[np.unsignedinteger]:
-    """The narrowest dtype in which the wrap bit of a truncation may be shared: it counts mod 2^by."""
-    return np.uint16 if by <= 16 else np.uint32 if by <= 32 else np.uint64
 
 
 def axis_tiles(shape: tuple[int, ...], axis: int, least: int) -> list[slice]:

@@ -85,11 +85,6 @@ def scale() -> Iterator[Case]:
 
 # ---- bilinear --------------------------------------------------------------------------------------------------------
 @row
-def mul() -> Iterator[Case]:
-    yield from elementwise("mul", np.multiply)
-
-
-@row
 def dot() -> Iterator[Case]:
     shapes: list[tuple[Shape, Shape]] = [
         ((1, 1), (1, 1)),
@@ -146,6 +141,60 @@ def trunc() -> Iterator[Case]:
     )
     args = secret(ranged(40, limit=1 << 30), 18), secret(ranged(40, limit=1 << 30, seed=1), 18)
     yield Case("of-a-product", args, lambda b, x, y: b.mul(x, y), lambda x, y: neighbours(x * y, 18))
+
+
+# ---- products of what is truncated on the way ------------------------------------------------------------------------
+SHIFTS = (1, 7, 16, 17, 31, 32, 33, 38, 61, 62)
+EDGES = {"largest": LIMIT - 1, "smallest": 1 - LIMIT, "zero": 0, "minus-one": -1}
+
+
+def products_of_truncations(x: Ints, y: Ints, by: int) -> tuple[Ints, Ints]:
+    """Of one of the two neighbours each: they wrap alike, so what lies between them is told by the smaller factor."""
+    one, other = (n * y for n in neighbours(x, by))
+    return np.minimum(one, other), np.maximum(one, other)
+
+
+def truncated_products() -> Iterator[Case]:
+    for by, shape in [(18, s) for s in SHAPES] + [(by, (500,)) for by in SHIFTS]:
+        limit = 1 << min(60, by - 1) if by > 1 else 1  # a product below 2^61
+        args = secret(ranged(*shape, seed=by), by), secret(ranged(*shape, limit=max(2, limit), seed=by + 1))
+        want = partial(products_of_truncations, by=by)
+        yield Case(f"truncated-{named(shape)}-by-{by}", args, emit("mul", by=by), want)
+    whole = ring(1000, seed=3) >> 22 << 20  # nothing to round, and the product wraps
+    args = secret(whole, 20), secret(ring(1000, seed=4))
+    yield Case("truncated-any-factor", args, emit("mul", by=20), lambda x, y: (x >> 20) * y)
+    for label, edge in EDGES.items():
+        args = secret(np.full(100, edge), 30), secret(ranged(100, limit=1 << 20))
+        yield Case(f"truncated-{label}", args, emit("mul", by=30), partial(products_of_truncations, by=30))
+    args = (secret(ranged(100, limit=1 << 40), 30),)
+    yield Case(
+        "truncated-by-itself",
+        args,
+        lambda b, x: b.emit("mul", x, x, by=30),
+        lambda x: products_of_truncations(x, x, 30),
+    )
+
+
+@row
+def mul() -> Iterator[Case]:
+    yield from elementwise("mul", np.multiply)
+    yield from truncated_products()
+
+
+@row
+def square() -> Iterator[Case]:
+    def want(x: Ints, by: int) -> tuple[Ints, Ints]:
+        one, other = (n * n for n in neighbours(x, by))
+        return np.minimum(one, other), np.maximum(one, other)
+
+    for by, shape in [(18, s) for s in SHAPES] + [(by, (500,)) for by in SHIFTS]:
+        args = (secret(ranged(*shape, limit=1 << min(62, by + 30), seed=by), by),)
+        yield Case(f"{named(shape)}-by-{by}", args, emit("square", by=by), partial(want, by=by))
+    for label, edge in EDGES.items():
+        args = (secret(np.full(100, edge), 40),)
+        yield Case(label, args, emit("square", by=40), partial(want, by=40))
+    args = (secret(ring(1000, seed=3) >> 22 << 20, 20),)
+    yield Case("that-wraps", args, emit("square", by=20), lambda x: (x >> 20) * (x >> 20))
 
 
 # ---- bits ------------------------------------------------------------------------------------------------------------
@@ -238,3 +287,10 @@ def select() -> Iterator[Case]:
         lambda b, x: b.emit("select", b.emit("sign", x, lo=0), x, keep=0),
         lambda x: np.maximum(x, 0),
     )
+    for keep, (by, shape) in product((0, 1), [(19, s) for s in SHAPES] + [(by, (500,)) for by in SHIFTS]):
+        args = bit(zeros_and_ones(*shape)), secret(ranged(*shape, seed=by), by)
+
+        def truncated(d: Ints, x: Ints, keep: int = keep, by: int = by) -> tuple[Ints, ...]:
+            return tuple(np.where(d == keep, n, 0) for n in neighbours(x, by))
+
+        yield Case(f"truncated-{named(shape)}-by-{by}-keep-{keep}", args, emit("select", keep=keep, by=by), truncated)

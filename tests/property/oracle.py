@@ -133,9 +133,23 @@ def certain(compute: Callable[..., Ints]) -> Callable[[Op, list[Known]], Known]:
     return lambda op, args: exact(compute(*(a.middle for a in args)))
 
 
+def truncated(op: Op, x: Known) -> Known:
+    """x, truncated on the way to an op that says so."""
+    return trunc(op, [x]) if "by" in op.attrs else x
+
+
+def mul(op: Op, args: list[Known]) -> Known:
+    return bilinear(lambda op, x, y: x * y)(op, [truncated(op, args[0]), args[1]])
+
+
+def square(op: Op, args: list[Known]) -> Known:
+    t = trunc(op, args)
+    return bilinear(lambda op, x, y: x * y)(op, [t, t])
+
+
 def select(op: Op, args: list[Known]) -> Known:
     keep = args[0].middle == op.integer("keep")
-    return Known(*(ints(np.where(keep, part, 0)) for part in args[1]))
+    return Known(*(ints(np.where(keep, part, 0)) for part in truncated(op, args[1])))
 
 
 OPS: dict[str, Callable[[Op, list[Known]], Known]] = {
@@ -158,7 +172,8 @@ OPS: dict[str, Callable[[Op, list[Known]], Known]] = {
     "neg": linear(lambda x: -x),
     "sum": summed,
     "scale": lambda op, args: Known(args[0].middle * op.integer("by"), args[0].error * abs(op.integer("by"))),
-    "mul": bilinear(lambda op, x, y: x * y),
+    "mul": mul,
+    "square": square,
     "dot": bilinear(lambda op, x, y: x @ y * (1 + op.integer("twice", 0))),
     "conv": bilinear(lambda op, x, y: convolved(op, x, y) * (1 + op.integer("twice", 0))),
     "trunc": trunc,

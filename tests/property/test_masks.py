@@ -29,6 +29,9 @@ def work(b: Builder, x: Value, y: Value) -> Value:
     z = b.emit("add", z, b.emit("trunc", b.emit("scale", z, by=1, frac=18), by=18))
     d = b.emit("or", b.emit("sign", z, lo=0), b.emit("and", b.emit("sign", x, lo=40), b.emit("sign", y, lo=62)))
     z = b.emit("add", b.emit("select", d, z, keep=1), b.emit("inject", d))
+    wide = b.emit("scale", z, by=1, frac=18)
+    z = b.emit("add", b.emit("select", d, wide, keep=0, by=18), b.emit("mul", wide, x, by=18))
+    z = b.emit("add", z, b.emit("square", wide, by=18))
     product = b.emit("dot", b.reshape(z, (z.shape[0] // 8, 8)), b.reshape(b.slice_axis(x, 0, 0, 64), (8, 8)))
     return b.reshape(product, z.shape)
 

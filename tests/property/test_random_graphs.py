@@ -155,8 +155,18 @@ class Writer:
         return self.emit("conv", x, y, stride=stride, low=none, high=none, base_dilation=one, window_dilation=one)
 
     def truncate(self) -> tuple[Value, Any]:
+        """A truncation, also on the way to a product."""
         x = self.some(kind=Kind.ARITH)
-        return self.emit("trunc", x, by=1 + self.pick(max(1, x[0].frac)))
+        by, shape = 1 + self.pick(max(1, x[0].frac)), x[0].shape
+        match self.pick(5):
+            case 0:
+                return self.emit("square", x, by=by)
+            case 1:
+                return self.emit("mul", x, self.some(kind=Kind.ARITH, shape=shape), by=by)
+            case 2:
+                return self.emit("select", self.some(kind=Kind.BIT, shape=shape), x, keep=self.pick(2), by=by)
+            case _:
+                return self.emit("trunc", x, by=by)
 
     def compare(self) -> tuple[Value, Any]:
         lo, top = (0, 0, 4, 18)[self.pick(4)], (63, 63, 40)[self.pick(3)]

@@ -12,7 +12,7 @@ from coordinator.lower.builder import Builder
 from mpcnode import kernels
 from mpcnode.engine import Hooks
 from mpcnode.graph import Graph, Kind, Op, Type
-from mpcnode.protocols.masked import wrap_dtype
+from mpcnode.protocols.fused import wrap_dtype
 from mpcnode.simulate import simulate
 
 LIMIT = 1 << 62
@@ -122,6 +122,33 @@ def test_a_sign_without_its_last_bits_is_that_of_the_truncation() -> None:
     found = simulate(b.graph(), {}, "masked", hooks=lambda rank: Small()).outputs
     np.testing.assert_array_equal(found["sign"].astype(bool), found["trunc"] < 0)
     assert 0 < (found["trunc"][z < 0] == 0).sum() < (z < 0).sum()  # the threshold decides, either way
+
+
+def test_a_product_of_a_truncation_is_that_of_the_truncated_value() -> None:
+    """The same threshold: so nobody can tell, and what a number is truncated to is one number wherever it goes."""
+
+    class Column(Hooks):
+        def read(self, op: Op) -> Array:
+            return z.view(np.uint64)[:, None]
+
+    by, n = 18, 10_000
+    z = rng(7).integers(1 - LIMIT, LIMIT, n, np.int64) >> rng(8).integers(0, 62, n)
+    b = Builder()
+    x = b.emit("input", type=Type(Kind.ARITH, by, (n, 1)), owner="owner", dataset="x", columns=("v",))
+    t, bit = b.emit("trunc", x, by=by), b.emit("sign", x, lo=0)
+    products = {
+        "mul": (b.emit("mul", t, x), b.emit("mul", x, x, by=by)),
+        "square": (b.emit("mul", t, t), b.emit("square", x, by=by)),
+        "select": (b.emit("select", bit, t, keep=1), b.emit("select", bit, x, keep=1, by=by)),
+        "dropped": (b.emit("select", bit, t, keep=0), b.emit("select", bit, x, keep=0, by=by)),
+    }
+    for name, (apart, fused) in products.items():
+        b.emit("reveal", b.shift(apart, apart.frac), to=("analyst",), name=name)
+        b.emit("reveal", b.shift(fused, fused.frac), to=("analyst",), name=f"fused {name}")
+    for evaluators in (2, 3):
+        found = simulate(b.graph(), {}, "masked", evaluators=evaluators, hooks=lambda rank: Column()).outputs
+        for name in products:
+            np.testing.assert_array_equal(found[name], found[f"fused {name}"])
 
 
 def test_beyond_the_limit_some_masks_wreck_the_result() -> None:

@@ -20,7 +20,7 @@ from mpcnode import protocols
 from mpcnode.engine import Hooks, Plan, execute
 from mpcnode.graph import Graph, Kind, Op, Type
 from mpcnode.party import Party, Place, seeded_keys
-from mpcnode.protocols import comparison, dealing, lookup, masked
+from mpcnode.protocols import comparison, dealing, fused, lookup, masked
 from mpcnode.protocols.dealing import HELPER, LEVEL, MASK
 from mpcnode.simulate import Message, run
 
@@ -50,6 +50,8 @@ def every_op(elements: int, owner: str) -> Graph:
     kept, dropped = (b.emit("select", negative, y, keep=keep) for keep in (0, 1))
     both, either = b.emit("and", negative, rough), b.emit("or", negative, b.emit("not", rough))
     number = b.emit("inject", both)
+    fused = [b.emit("mul", y, b.shift(x, 40), by=18), b.emit("mul", x, x, by=7), b.emit("square", y, by=33)]
+    fused += [b.emit("select", bit, v, keep=keep, by=18) for keep, bit, v in ((1, negative, y), (0, rough, x))]
     found = b.emit("onehot", b.shift(x, 40), size=5)
 
     inside = Builder()
@@ -59,7 +61,7 @@ def every_op(elements: int, owner: str) -> Graph:
     power = b.emit("get", loop, index=0)
 
     revealed: list[Value] = [x, x, b.emit("add", x, y), b.emit("scale", y, by=1 << 40, frac=0), product, square, short]
-    revealed += [tiny, negative, rough, kept, dropped, both, either, number, power, found]
+    revealed += [tiny, negative, rough, kept, dropped, both, either, number, power, found, *fused]
     for i, v in enumerate(revealed):
         b.emit("reveal", v, to=("analyst",), name=f"out{i}")
     return b.graph()
@@ -135,8 +137,9 @@ def record(patch: pytest.MonkeyPatch, known: list[View]) -> None:
     opened: Counter[Key] = Counter()
     for module in (masked, comparison, lookup):
         patch.setattr(module, "fresh", fresh)
-        patch.setattr(module, "take", take)
         patch.setattr(module, "swap", swap)
+    for module in (masked, comparison, lookup, fused):
+        patch.setattr(module, "take", take)
     patch.setattr(masked, "renew", renew)
 
 

@@ -23,7 +23,7 @@ from mpcnode.verify import verify
 
 OWNER = "evaluator_1"
 Function = Callable[..., Value]
-ROUNDS = {"trunc": 1, "select": 1, "inject": 1, "sign": 3, "onehot": 1}
+ROUNDS = {"trunc": 1, "select": 1, "inject": 1, "square": 1, "sign": 3, "onehot": 1}
 PRODUCTS = ("mul", "dot", "conv", "and", "or")
 
 

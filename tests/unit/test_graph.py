@@ -196,6 +196,12 @@ BROKEN = [
     Broken("trunc", [public(frac=18)], {"by": 1}, "truncates arith values only"),
     Broken("trunc", [arith()], {"by": 0}, "by must be 1 to 62"),
     Broken("trunc", [arith()], {"by": 63}, "by must be 1 to 62"),
+    Broken("mul", [arith(2), arith(2)], {"by": 0}, "by must be 1 to 62"),
+    Broken("mul", [public(2), arith(2)], {"by": 1}, "truncates arith values only"),
+    Broken("mul", [arith(2), public(2)], {"by": 1}, "truncates on the way to a product of arith values only"),
+    Broken("square", [arith(2)], {"by": 63}, "by must be 1 to 62"),
+    Broken("square", [public(2)], {"by": 1}, "truncates arith values only"),
+    Broken("select", [bit(2), arith(2)], {"keep": 0, "by": 0}, "by must be 1 to 62"),
     # bits
     *(
         Broken(name, args, {}, "wants a bit, and a bit or public zeros and ones")

@@ -399,6 +399,13 @@ def test_share_formulas(setting: None, first: bool) -> None:
         ]:
             same("trunc_deal", x[0], by, kind)
             same("trunc_share", x[0], x[1], x[2].astype(kind), x[3], by, first=first)
+            wrap, product = (v.astype(kind) for v in x[2:4])
+            same("select_trunc_deal", bits(r, size), x[0], by, kind)
+            same("select_trunc_share", bits(r, size), *x[:2], wrap, *x[4:], product, x[3], by, first=first)
+            same("mul_trunc_deal", x[0], x[1], by, kind)
+            same("mul_trunc_share", *x[:4], wrap, x[4], product, x[5], by, first=first)
+            same("square_trunc_deal", x[0], by, kind)
+            same("square_trunc_share", *x[:2], wrap, x[4], product, x[5], by, first=first)
 
 
 def test_share_formulas_take_any_shape(setting: None) -> None:
@@ -430,8 +437,14 @@ def test_share_formulas_refuse() -> None:
             native.trunc_deal(x, by, kind)
         with pytest.raises(ValueError, match="truncation by"):
             native.trunc_share(x, x, x.astype(kind), x, by, first=True)
+        with pytest.raises(ValueError, match="truncation by"):
+            native.square_trunc_deal(x, by, kind)
+        with pytest.raises(ValueError, match="truncation by"):
+            native.mul_trunc_share(x, x, x, x, x.astype(kind), x, x.astype(kind), x, by, first=True)
     with pytest.raises(ValueError, match=r"b: want \[4\], got \[5\]"):
         native.trunc_share(x, x, y, x, 18, first=True)
+    with pytest.raises(ValueError, match=r"bt: want uint64\[4\], got uint32\[4\]"):
+        native.square_trunc_share(x, x, x, x, x.astype(np.uint32), x, 18, first=True)
 
 
 # ---- bit planes ------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from jax import lax
 
 from coordinator.lower import fixedpoint, simplify
 from coordinator.lower.builder import Builder, Value
+from coordinator.lower.fuse import fuse
 from coordinator.lower.hoist import hoist
 from coordinator.lower.refine import refine
 from coordinator.lower.rewrite import depth, prune, until_still
@@ -173,8 +174,8 @@ def test_a_bias_is_added_and_a_sign_taken_before_truncation() -> None:
     found = stages(lambda x, y: jax.nn.relu(x @ y + x[0]), X, Y)["final"]
     [sign] = ops(found, "sign")
     assert sign.integer("lo") == 19  # of the product, which is doubled
-    assert names(found).count("trunc") == 1
-    assert depth(found) == 6  # input, product, sign beside truncation, select
+    assert names(found).count("trunc") == 0  # by the select, on its way
+    assert depth(found) == 6  # input, product, sign, select
 
 
 def test_no_chain_becomes_longer_by_adding_before_truncation() -> None:
@@ -248,10 +249,60 @@ def test_what_is_not_only_scaled_is_carried_as_it_is() -> None:
         mean = 0.999 * mean + 0.001 * row
         return mean, mean * row
 
-    graph = stages(lambda x: lax.scan(step, jnp.zeros(8), x), X)["final"]
+    graph = stages(lambda x: lax.scan(step, jnp.zeros(8), x), X)["late"]
     [loop] = ops(graph, "loop")
     assert loop.body.ops[loop.body.outputs[0]].type.frac == 18
     assert names(refine(graph, 18)) == names(graph)
+
+
+# ---- truncations on the way to a product ---------------------------------------------------------------------------
+def test_a_truncation_is_fused_with_the_product_that_alone_reads_it() -> None:
+    w = Writer()
+    x, y, z = w.input(), w.input(), w.input()
+    t = w.b.mul(x, y)
+    flat = w.b.reshape(w.b.transpose(t, (1, 0)), (24,))
+    product = w.b.emit("mul", w.b.reshape(z, (24,)), flat)
+    bit = w.b.lift(w.b.const(np.arange(24).reshape(SHAPE) % 2, 0), Kind.BIT)
+    kept = w.b.keep(bit, w.b.mul(x, z), 1)
+    graph = w.done(w.b.reshape(product, SHAPE), kept)
+    after = fuse(graph, 18)
+    assert names(after).count("trunc") == 0 and depth(after) == depth(graph) - 1
+    assert [op.integer("by") for op in ops(after, "mul", "select") if "by" in op.attrs] == [18, 18]
+    same_results(graph, after)
+
+
+def test_a_square_of_a_truncation_is_one_op() -> None:
+    w = Writer()
+    x, y = w.input(), w.input()
+    t = w.b.mul(x, y)
+    graph = w.done(w.b.mul(t, t))
+    after = fuse(graph, 18)
+    assert names(after).count("square") == 1 and names(after).count("mul") == 1
+    same_results(graph, after)
+
+
+@pytest.mark.parametrize(("elements", "spread"), [(24, 8), (24, 4096)])
+def test_where_others_read_it_too_a_round_is_weighed_against_bytes(elements: int, spread: int) -> None:
+    w = Writer()
+    x, y = w.input(), w.input()
+    t = w.b.reshape(w.b.mul(x, y), (elements,))
+    wide = w.b.emit("broadcast", t, shape=(spread, elements), dims=(1,))
+    product = w.b.emit("sum", w.b.emit("mul", wide, wide), axes=(0,))
+    graph = w.done(w.b.reshape(product, SHAPE), w.b.reshape(t, SHAPE))
+    after = fuse(graph, 18)
+    few = spread == 8
+    assert (depth(after), names(after).count("square")) == (depth(graph) - few, few)
+    assert names(after).count("trunc") == 1
+    same_results(graph, after, tolerance=2.0**-10)
+
+
+def test_nothing_is_fused_that_makes_no_chain_shorter() -> None:
+    w = Writer()
+    x, y, z = w.input(), w.input(), w.input()
+    t = w.b.mul(x, y)
+    product = w.b.emit("mul", t, w.b.emit("select", w.b.emit("sign", z, lo=0), z, keep=1))  # which comes later
+    graph = w.done(product, t)
+    assert fuse(graph, 18) == graph
 
 
 # ---- a whole step --------------------------------------------------------------------------------------------------
