@@ -29,6 +29,7 @@ MAX_DEPTH = 8
 MAX_FRAC = 127  # products of small numbers have more fraction bits than the ring has
 TOP = 63  # the bit of the sign
 MAX_ONEHOT = 1 << 16
+MAX_AND = 8  # bits of one conjunction
 MAX_STEPS = 1 << 40  # iterations of one op, over all the loops around it: they address randomness
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from mpcnode.graph import MAX_ELEMENTS, MAX_ONEHOT, TOP, Graph, GraphError, Kind, Op, Type
+from mpcnode.graph import MAX_AND, MAX_ELEMENTS, MAX_ONEHOT, TOP, Graph, GraphError, Kind, Op, Type
 from mpcnode.window import Window
 
 PUBLIC, ARITH, BIT = Kind.PUBLIC, Kind.ARITH, Kind.BIT
@@ -313,6 +313,17 @@ def _xor(args: Sequence[Op], op: Op) -> Type:
     return Type(BIT, 0, _same_shape(a, b))
 
 
+def _and(args: Sequence[Op], op: Op) -> Type:
+    """Of two bits, of which one may be public zeros and ones, or of three to MAX_AND shared ones."""
+    need(2 <= len(args) <= MAX_AND, f"joins 2 to {MAX_AND} bits")
+    if len(args) == 2:
+        return _xor(args, op)
+    need(all(a.type.kind is BIT for a in args), "joins more than two bits only if all are shared")
+    for a in args:
+        _same_shape(args[0].type, a.type)
+    return args[0].type
+
+
 def _not(args: Sequence[Op], op: Op) -> Type:
     need(args[0].type.kind is BIT, "wants a bit")
     return args[0].type
@@ -437,7 +448,7 @@ OPS: dict[str, Row] = {
     "trunc": Row(1, {"by": int}, _trunc),
     # bits
     "xor": Row(2, {}, _xor),
-    "and": Row(2, {}, _xor),
+    "and": Row(None, {}, _and),
     "or": Row(2, {}, _xor),
     "not": Row(1, {}, _not),
     "sign": Row(1, {"lo": int}, _sign, {"top": int}),

@@ -1,10 +1,10 @@
 """What is larger: signs, maxima and where they stand.
 
 A maximum over K values is a tournament of groups.  In a group of g, all g(g - 1)/2 pairs are compared at once
-(3 rounds), and the winner is who beats the other g - 1.  That conjunction takes ceil(log2 g) rounds, the choice of the
-value included: in each, one bit is applied to the value by `select`, and the other bits are joined in pairs.  Of equal
-values the first wins, so there is exactly one winner.  Large groups save rounds and small ones comparisons; which is
-better depends on how many maxima there are.
+(3 rounds), and the winner is who beats the other g - 1.  That conjunction, up to 8 bits a round, and the choice of the
+value by `select` take 2 rounds for g up to 10, as one bit may be applied to the value while the others are joined.  Of
+equal values the first wins, so there is exactly one winner.  Large groups save rounds and small ones comparisons; which
+is better depends on how many maxima there are.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import numpy as np
 
 from coordinator.lower.builder import Builder, Value
 from coordinator.lower.ranges import note, note_maximum, range_of
-from mpcnode.graph import TOP
+from mpcnode.graph import MAX_AND, TOP
 
 ROUND_BYTES = 1 << 20  # a round is worth so much dealing: 0.2 ms at 1 GB/s is 0.2 MB, 20 ms at 1 Gbit/s is 2.5 MB
 COMPARE_BYTES, SELECT_BYTES = 41, 16  # dealt an element, for 64 bits (see mpcnode.protocols.masked)
-SIZES = (2, 3, 4, 8, 16)  # of groups: a round more doubles
+SIZES = (2, 3, 4, 5, 6, 8, 10, 16, 32)  # of groups
 
 
 # ---- elementwise -----------------------------------------------------------------------------------------------------
@@ -71,7 +71,7 @@ class Entrants(NamedTuple):
 
 
 def reduce_max(b: Builder, x: Value, axis: int) -> Value:
-    """The maximum over one axis, exactly.  For K values 3 + ceil(log2 K) rounds up to K = 16, beyond that, or for many
+    """The maximum over one axis, exactly.  4 rounds for 2 values, 5 up to 10, 6 up to 32; beyond that, or for many
     maxima, a few groups one after the other (see `rounds_of`).  Raises ValueError for an empty axis.
     """
     flat, rest = _front(b, x, axis)
@@ -118,8 +118,8 @@ def plan(entrants: int, elements: int) -> tuple[tuple[int, ...], int]:
         return (), 0
     best: tuple[tuple[int, ...], int] = (), 1 << 62
     for size in {min(size, entrants) for size in SIZES}:
-        rounds = (size - 1).bit_length()
-        each = COMPARE_BYTES * size * (size - 1) // 2 + SELECT_BYTES * size * rounds
+        rounds, choice = choice_cost(size)
+        each = COMPARE_BYTES * size * (size - 1) // 2 + choice
         later, cost = plan(-(-entrants // size), elements)
         cost += (3 + rounds) * ROUND_BYTES + each * elements * entrants // size
         if cost < best[1]:
@@ -129,7 +129,7 @@ def plan(entrants: int, elements: int) -> tuple[tuple[int, ...], int]:
 
 def rounds_of(entrants: int, elements: int) -> int:
     """Rounds of a maximum over that many values, that many times."""
-    return sum(3 + (size - 1).bit_length() for size in plan(entrants, elements)[0])
+    return sum(3 + choice_cost(size)[0] for size in plan(entrants, elements)[0])
 
 
 def _winners(b: Builder, left: Entrants, *, want_values: bool) -> Entrants:
@@ -165,18 +165,49 @@ def level(b: Builder, x: Entrants, *, want_values: bool, lo: int = 0) -> Entrant
     chosen = x if want_values else x._replace(values=None)
     if of == 1:
         return chosen.map(lambda v: b.reshape(b.lift(v), (groups, size)))
-    bits: Value | None = beaten(b, x.values, lo)
-    while bits is not None:
-        count = bits.shape[1]
-        first = b.reshape(b.slice_axis(bits, 1, 0, 1), (groups, of, size))
-        chosen = chosen.map(lambda v, bit=first: b.keep(bit, v, 1))  # type: ignore[misc]
-        half, odd = divmod(count - 1, 2)
-        rest = [b.slice_axis(bits, 1, count - odd, count)] if odd else []
-        if half:
-            pairs = (b.slice_axis(bits, 1, 1 + i * half, 1 + (i + 1) * half) for i in (0, 1))
-            rest.append(b.emit("and", *pairs))
-        bits = None if not rest else rest[0] if len(rest) == 1 else b.emit("concat", *rest, axis=1)
+    bits = beaten(b, x.values, lo)
+    for applied, left in conjunction(of - 1):
+        if applied:
+            last = b.reshape(b.slice_axis(bits, 1, bits.shape[1] - 1, bits.shape[1]), (groups, of, size))
+            chosen = chosen.map(lambda v, bit=last: b.keep(bit, v, 1))  # type: ignore[misc]
+        if left:
+            bits = joined(b, b.slice_axis(bits, 1, 0, bits.shape[1] - applied), left)
     return chosen.map(lambda v: b.emit("sum", v, axes=(1,)))
+
+
+@lru_cache(maxsize=256)
+def conjunction(count: int) -> tuple[tuple[bool, int], ...]:
+    """Round by round, how a value is kept where all of `count` bits are 1: whether one of them is applied to it, and
+    into how many the others are joined.
+    """
+    if count == 1:
+        return ((True, 0),)
+    ways = [(applied, -(-(count - applied) // MAX_AND)) for applied in (False, True)]
+    return min((((applied, left), *conjunction(left)) for applied, left in ways), key=len)
+
+
+def joined(b: Builder, bits: Value, left: int) -> Value:
+    """[..., of axis 1 `left` conjunctions, ...] of the bits along axis 1, as even as may be.  1 round."""
+    fan, more = divmod(bits.shape[1], left)
+    parts, start = [], 0
+    for inputs, many in ((fan + 1, more), (fan, left - more)):
+        if many:
+            cuts = [b.slice_axis(bits, 1, start + i * many, start + (i + 1) * many) for i in range(inputs)]
+            parts.append(cuts[0] if inputs == 1 else b.emit("and", *cuts))
+            start += inputs * many
+    return parts[0] if len(parts) == 1 else b.emit("concat", *parts, axis=1)
+
+
+@lru_cache(maxsize=256)
+def choice_cost(size: int) -> tuple[int, int]:
+    """Rounds, and bytes dealt an element of the result, to choose among `size` entrants who are compared already."""
+    steps, bits, dealt = conjunction(size - 1), size - 1, 0.0
+    for applied, left in steps:
+        dealt += SELECT_BYTES * applied
+        fan, more = divmod(bits - applied, left) if left else (1, 0)
+        dealt += sum(many * ((1 << n) - 1 - n) / 8 for n, many in ((fan + 1, more), (fan, left - more)))
+        bits = left
+    return len(steps), math.ceil(size * dealt)
 
 
 def beaten(b: Builder, x: Value, lo: int = 0) -> Value:

@@ -15,8 +15,18 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from coordinator.lower.builder import Builder, Value
-from coordinator.lower.order import COMPARE_BYTES, ROUND_BYTES, SELECT_BYTES, Entrants, beaten, level
+from coordinator.lower.order import (
+    COMPARE_BYTES,
+    ROUND_BYTES,
+    SELECT_BYTES,
+    Entrants,
+    beaten,
+    choice_cost,
+    joined,
+    level,
+)
 from coordinator.lower.windows import Line, fold, unfold
+from mpcnode.graph import MAX_AND
 
 
 class Won(NamedTuple):
@@ -101,10 +111,11 @@ def _entrants(b: Builder, x: Value, lines: Sequence[Line]) -> Value:
 # ---- how -------------------------------------------------------------------------------------------------------------
 def _cost(count: int, elements: int) -> tuple[int, bool]:
     """In bytes, when a round counts as ROUND_BYTES; and whether all pairs are compared at once."""
-    depth = (count - 1).bit_length()
+    if count == 1:
+        return 0, False
+    depth, (rounds, choice) = (count - 1).bit_length(), choice_cost(count)
     duels = 4 * depth * ROUND_BYTES + (COMPARE_BYTES + SELECT_BYTES) * (count - 1) * elements
-    once = (3 + depth) * ROUND_BYTES if count > 1 else 0
-    once += (COMPARE_BYTES * count * (count - 1) // 2 + SELECT_BYTES * count * depth) * elements
+    once = (3 + rounds) * ROUND_BYTES + (COMPARE_BYTES * count * (count - 1) // 2 + choice) * elements
     return min((duels, False), (once, True))
 
 
@@ -140,11 +151,9 @@ def _of_all_pairs(b: Builder, x: Value, lo: int) -> tuple[Value, Won]:
     group = b.reshape(x, (1, count, math.prod(rest)))
     largest = level(b, Entrants(group, None), want_values=True, lo=lo).values
     assert largest is not None
-    bits = b.reshape(beaten(b, group, lo), (count - 1, count, *rest))
-    while (left := bits.shape[0]) > 1:
-        half = left // 2
-        both = b.emit("and", b.slice_axis(bits, 0, 0, half), b.slice_axis(bits, 0, half, 2 * half))
-        bits = _joined(b, both, b.slice_axis(bits, 0, 2 * half, left) if left % 2 else None)
+    bits = beaten(b, group, lo)
+    while bits.shape[1] > 1:
+        bits = joined(b, bits, -(-bits.shape[1] // MAX_AND))
     return b.reshape(largest, tuple(rest)), Won(count, (), b.reshape(bits, (count, *rest)))
 
 

@@ -85,7 +85,7 @@ def before_broadcast(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None
 def both_before_broadcast(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
     """op(broadcast(x), broadcast(y)) -> broadcast(op(x, y)) for x and y along the same axes, or a scalar y."""
     spreads = [r.op(a) for a in args]
-    if any(s.name != "broadcast" for s in spreads):
+    if len(args) != 2 or any(s.name != "broadcast" for s in spreads):
         return None
     inner = [r.arg(a) for a in args]
     wide = spreads[0] if inner[0].type.size >= inner[1].type.size else spreads[1]

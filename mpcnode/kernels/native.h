@@ -57,6 +57,9 @@ void mpc_square_trunc_share(uint64_t *out, const uint64_t *c, const uint64_t *t,
 void mpc_pack_bits(uint64_t *plane, const uint8_t *bits, int64_t elements);
 void mpc_unpack_bits(uint8_t *bits, const uint64_t *plane, int64_t elements);
 void mpc_to_planes(uint64_t *planes, const uint64_t *x, int64_t elements, int lo, int hi);
+void mpc_and_deal(uint64_t *rows, const uint64_t *masks, int64_t words, int fan);
+void mpc_and_share(uint64_t *out, const uint64_t *m, const uint64_t *masks, const uint64_t *rows, int64_t words, int fan,
+                   int first);
 void mpc_leaf_deal(uint64_t *rows, const uint64_t *rho, int64_t words, int bits);
 void mpc_leaf_share(uint64_t *lt, uint64_t *eq, const uint64_t *c, const uint64_t *rows, int64_t words, int bits,
                     int first);

@@ -20,6 +20,7 @@ from mpcnode.kernels.reference import (
     U8,
     U64,
     Unsigned,
+    and_rows,
     chunks,
     gate_products,
     gate_sums,
@@ -33,6 +34,9 @@ __all__ = [
     "U8",
     "U64",
     "Unsigned",
+    "and_deal",
+    "and_rows",
+    "and_share",
     "chunks",
     "conv",
     "conv_add",
@@ -507,6 +511,35 @@ def to_planes(x: U64, lo: int, hi: int) -> U64:
     planes, data = _made((hi - lo, words(x.size)))
     _lib.mpc_to_planes(data, _words(x, (x.size,), "x"), x.size, lo, hi)
     return planes
+
+
+# ---- conjunctions of 2 to 8 bits -------------------------------------------------------------------------------------
+def _check_fan(fan: int) -> None:
+    if not 2 <= fan <= 8:
+        raise ValueError(f"a conjunction of 2 to 8 bits, not {fan}")
+
+
+def and_deal(masks: U64) -> U64:
+    """masks: uint64[fan, words] -> the products over all sets of two and more of them, uint64[and_rows(fan), words], in
+    the order of the sets as numbers (bit i: mask i).
+    """
+    fan, count = masks.shape
+    _check_fan(fan)
+    products, data = _made((and_rows(fan), count))
+    _lib.mpc_and_deal(data, _words(masks, masks.shape, "masks"), count, fan)
+    return products
+
+
+def and_share(m: U64, masks: U64, products: U64, *, first: bool) -> U64:
+    """Xor shares of prod_i (m_i ^ mask_i), uint64[words].  m: uint64[fan, words], public; masks: this evaluator's xor
+    shares of the masks; products: its xor shares of `and_deal`.
+    """
+    fan, count = m.shape
+    _check_fan(fan)
+    out, data = _made((count,))
+    rows = _words(products, (and_rows(fan), count), "products")
+    _lib.mpc_and_share(data, _words(m, m.shape, "m"), _words(masks, m.shape, "masks"), rows, count, fan, first)
+    return out
 
 
 # ---- comparison leaves: [C < rho] and [C = rho] on chunks of 4 bits --------------------------------------------------

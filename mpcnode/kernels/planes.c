@@ -169,6 +169,86 @@ void mpc_to_planes(uint64_t *planes, const uint64_t *x, int64_t elements, int lo
     mpc_run(to_planes_for, &args, words, GRAIN / 8);
 }
 
+/* ---- conjunctions of up to eight bits ---- */
+#define MOST 8
+
+typedef struct {
+    uint64_t *rows;
+    const uint64_t *masks;
+    size_t words;
+    int fan;
+} and_deal_args;
+
+/* The row of a set of two and more, among such sets in the order of their numbers. */
+INLINE size_t row_of_set(unsigned set) { return set - 2 - (31 - (unsigned)__builtin_clz(set)); }
+
+INLINE const uint64_t *masks_over(const uint64_t *masks, const uint64_t *rows, size_t words, unsigned set) {
+    return (set & (set - 1)) == 0 ? masks + (31 - (size_t)__builtin_clz(set)) * words : rows + row_of_set(set) * words;
+}
+
+INLINE void and_deal_body(const and_deal_args *p, size_t start, size_t stop) {
+    for (size_t from = start; from < stop; from += BLOCK) {
+        size_t to = stop - from < BLOCK ? stop : from + BLOCK;
+        for (unsigned s = 3; s < 1u << p->fan; s++) {
+            if ((s & (s - 1)) == 0)
+                continue;
+            unsigned top = 31 - (unsigned)__builtin_clz(s);
+            const uint64_t *x = p->masks + top * p->words;
+            const uint64_t *y = masks_over(p->masks, p->rows, p->words, s ^ 1u << top);
+            uint64_t *restrict out = p->rows + row_of_set(s) * p->words;
+            INDEPENDENT
+            for (size_t w = from; w < to; w++)
+                out[w] = x[w] & y[w];
+        }
+    }
+}
+KERNEL(and_deal)
+
+void mpc_and_deal(uint64_t *rows, const uint64_t *masks, int64_t words, int fan) {
+    and_deal_args args = {rows, masks, (size_t)words, fan};
+    mpc_run(and_deal_for, &args, (size_t)words, GRAIN);
+}
+
+typedef struct {
+    uint64_t *out;
+    const uint64_t *m, *masks, *rows;
+    size_t words;
+    int fan, first;
+} and_share_args;
+
+/* A line of words at a time: the products t[s] of masks are summed over one bit after the other,
+   t'[s] = m_i·t[s] ^ t[s + {i}]. */
+INLINE void and_line(const and_share_args *p, size_t word, size_t used) {
+    uint64_t t[1 << MOST][LINE];
+    for (unsigned s = 0; s < 1u << p->fan; s++) {
+        const uint64_t *from = s ? masks_over(p->masks, p->rows, p->words, s) + word : 0;
+        for (size_t w = 0; w < LINE; w++)
+            t[s][w] = s == 0 ? (uint64_t)0 - (uint64_t)p->first : w < used ? from[w] : 0;
+    }
+    for (int i = p->fan - 1; i >= 0; i--) {
+        const uint64_t *m = p->m + (size_t)i * p->words + word;
+        uint64_t x[LINE] = {0};
+        for (size_t w = 0; w < used; w++)
+            x[w] = m[w];
+        for (unsigned s = 0; s < 1u << i; s++)
+            for (size_t w = 0; w < LINE; w++)
+                t[s][w] = (x[w] & t[s][w]) ^ t[s + (1u << i)][w];
+    }
+    memcpy(p->out + word, t[0], used * sizeof(uint64_t));
+}
+
+INLINE void and_share_body(const and_share_args *p, size_t start, size_t stop) {
+    for (size_t word = start; word < stop; word += LINE)
+        and_line(p, word, stop - word < LINE ? stop - word : LINE);
+}
+KERNEL(and_share)
+
+void mpc_and_share(uint64_t *out, const uint64_t *m, const uint64_t *masks, const uint64_t *rows, int64_t words, int fan,
+                   int first) {
+    and_share_args args = {out, m, masks, rows, (size_t)words, fan, first != 0};
+    mpc_run(and_share_for, &args, (size_t)words, GRAIN);
+}
+
 /* ---- comparison leaves on chunks of four bits ---- */
 #define CHUNK 4
 #define MONOMIALS ((1 << CHUNK) - 1)

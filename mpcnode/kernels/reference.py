@@ -225,6 +225,37 @@ def to_planes(x: U64, lo: int, hi: int) -> U64:
     )
 
 
+# ---- conjunctions of 2 to 8 bits -------------------------------------------------------------------------------------
+def and_rows(fan: int) -> int:
+    """Planes that `and_deal` makes for so many bits: one for each set of two and more."""
+    return (1 << fan) - 1 - fan
+
+
+def and_deal(masks: U64) -> U64:
+    """masks: uint64[fan, words] -> the products over all sets of two and more of them, uint64[and_rows(fan), words], in
+    the order of the sets as numbers (bit i: mask i).
+    """
+    products: list[U64] = [np.empty(0, np.uint64)]
+    for s in range(1, 1 << len(masks)):
+        top = s.bit_length() - 1
+        rest = s ^ (1 << top)
+        products.append(masks[top] & products[rest] if rest else masks[top])
+    return _rows([p for s, p in enumerate(products) if s & (s - 1)], masks.shape[1])
+
+
+def and_share(m: U64, masks: U64, products: U64, *, first: bool) -> U64:
+    """Xor shares of prod_i (m_i ^ mask_i), uint64[words].  m: uint64[fan, words], public; masks: this evaluator's xor
+    shares of the masks; products: its xor shares of `and_deal`.  The sum over all sets of the product of masks in the
+    set and of m's outside, summed over one bit at a time (ABY2.0, section 3.1.4, multi-input AND).
+    """
+    fan, row = len(m), iter(products)
+    t = [np.full(m.shape[1], _ONES if first else np.uint64(0))]
+    t += [next(row) if s & (s - 1) else masks[s.bit_length() - 1] for s in range(1, 1 << fan)]
+    for i in reversed(range(fan)):
+        t = [(m[i] & t[s]) ^ t[s + (1 << i)] for s in range(1 << i)]
+    return t[0]
+
+
 # ---- comparison leaves: [C < rho] and [C = rho] on chunks of 4 bits --------------------------------------------------
 def chunks(bits: int) -> list[tuple[int, int]]:
     """(first bit, width) of each chunk of a number of that many bits, from the lowest; the last may be narrower."""

@@ -109,8 +109,8 @@ class Protocol(ABC):
         """f.times·f(x, y): a matrix product, a convolution, or twice that."""
 
     @abstractmethod
-    async def and_(self, p: Place, b: Sharing, d: Sharing) -> Sharing:
-        """b·d for bits."""
+    async def and_(self, p: Place, *bits: Sharing) -> Sharing:
+        """The product of 2 to 8 bits."""
 
     @abstractmethod
     async def trunc(self, p: Place, x: Sharing, by: int) -> Sharing:

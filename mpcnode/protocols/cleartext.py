@@ -60,8 +60,9 @@ class Cleartext(Protocol):
         found = f.product(x[0], y[0])[None]
         return found if f.times == 1 else np.multiply(found, np.uint64(f.times))
 
-    async def and_(self, p: Place, b: Sharing, d: Sharing) -> Sharing:
-        return b & d
+    async def and_(self, p: Place, *bits: Sharing) -> Sharing:
+        product: Sharing = np.bitwise_and.reduce(bits)
+        return product
 
     async def trunc(self, p: Place, x: Sharing, by: int) -> Sharing:
         """To the nearest, halves up."""

@@ -238,28 +238,28 @@ class Masked(Protocol):
         await tiled(p, axis_tiles(f.shape, f.axis, f.least), body)
         return out
 
-    async def and_(self, p: Place, b: Sharing, d: Sharing) -> Sharing:
-        """As `mul` over Z_2, on packed bits.  1 round."""
-        x, y = flat(b), flat(d)
-        out = np.empty(x.shape, np.uint8)
+    async def and_(self, p: Place, *bits: Sharing) -> Sharing:
+        """[Π_{i in S} β_i] for all sets S of two and more of the bits b_i = m_i ^ β_i: b_1···b_k = Σ_S Π_{i in S} β_i·
+        Π_{i not in S} m_i over Z_2, on packed bits (ABY2.0, section 3.1.4).  1 round.
+        """
+        xs = [flat(b) for b in bits]
+        out = np.empty(xs[0].shape, np.uint8)
 
         async def body(p: Place, k: int, at: slice) -> None:
-            xs, ys = ([kernels.pack_bits(part[at]) for part in z] for z in (x, y))
-            mask = fresh(p, np.empty_like(xs[0]), xor=True)
+            m, *held = [np.stack([kernels.pack_bits(x[part][at]) for x in xs]) for part in range(len(out))]
+            mask = fresh(p, np.empty_like(m[0]), xor=True)
             n = at.stop - at.start
             out[-1, at] = kernels.unpack_bits(mask, n)
             if p.rank == HELPER:
-                await give(p, k, [xs[0] & ys[0]], xor=True)
+                await give(p, k, [kernels.and_deal(m)], xor=True)
                 await exchange()
                 return
-            [s] = await take(p, k, [(np.uint64, mask.shape)])
-            s = s ^ mask ^ (xs[0] & ys[1]) ^ (xs[1] & ys[0])
-            if p.rank == FIRST:
-                s ^= xs[0] & ys[0]
+            [products] = await take(p, k, [(np.uint64, (kernels.and_rows(len(xs)), len(mask)))])
+            s = kernels.and_share(m, held[0], products, first=p.rank == FIRST) ^ mask
             out[0, at] = kernels.unpack_bits(total(s, await swap(p, s), xor=True), n)
 
-        await tiled(p, tiles(x.shape[1]), body)
-        return out.reshape(b.shape)
+        await tiled(p, tiles(xs[0].shape[1]), body)
+        return out.reshape(bits[0].shape)
 
     async def trunc(self, p: Place, x: Sharing, by: int) -> Sharing:
         """[t = r >> f], [b = r >> 63] with r = λ;  c' = m + 2^62;  w_i = λ'_i - t_i + (1 - (c' >> 63))·2^(64-f)·b_i
@@ -375,7 +375,7 @@ class Masked(Protocol):
                 return Cost(1, 8 * n, 16 * n)
             case "and" | "or":
                 planes = 8 * sum(kernels.words(at.stop - at.start) for at in tiles(n))
-                return Cost(1, planes, planes)
+                return Cost(1, planes, kernels.and_rows(len(args)) * planes)
             case "onehot":
                 opened, dealt = lookup.onehot_planes(args[0].size, op.integer("size"))
                 return Cost(1, 8 * opened, 8 * dealt)

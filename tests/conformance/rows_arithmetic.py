@@ -213,6 +213,12 @@ def xor() -> Iterator[Case]:
 @row
 def and_() -> Iterator[Case]:
     yield from bitwise("and", np.bitwise_and)
+    for count, shape in [(n, (500,)) for n in range(3, 9)] + [(4, s) for s in SHAPES]:
+        args = tuple(bit(np.maximum(zeros_and_ones(*shape, seed=i), np.arange(count)[i] % 2)) for i in range(count))
+        want = lambda *xs: np.bitwise_and.reduce(xs)  # noqa: E731
+        yield Case(f"{count}-of-{named(shape)}", args, emit("and"), want)
+        ones = tuple(bit(np.ones(shape, np.int64)) for _ in range(count))
+        yield Case(f"{count}-ones-of-{named(shape)}", ones, emit("and"), want)
 
 
 @row

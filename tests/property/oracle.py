@@ -178,7 +178,7 @@ OPS: dict[str, Callable[[Op, list[Known]], Known]] = {
     "conv": bilinear(lambda op, x, y: convolved(op, x, y) * (1 + op.integer("twice", 0))),
     "trunc": trunc,
     "xor": certain(lambda x, y: x ^ y),
-    "and": certain(lambda x, y: x & y),
+    "and": certain(lambda *xs: np.bitwise_and.reduce(xs)),
     "or": certain(lambda x, y: x | y),
     "not": certain(lambda x: 1 - x),
     "sign": sign,

@@ -177,7 +177,7 @@ class Writer:
 
     def bits(self) -> tuple[Value, Any]:
         d = self.some(kind=Kind.BIT)
-        match self.pick(5):
+        match self.pick(6):
             case 0:
                 return self.emit("not", d)
             case 1:
@@ -189,6 +189,9 @@ class Writer:
                 public = self.b.raw(ones, 0), exact(ones)
                 other = self.emit("lift", public, kind="bit") if self.pick(2) else public
                 return self.emit(("xor", "and", "or")[self.pick(3)], *((d, other) if self.pick(2) else (other, d)))
+            case 4:
+                others = [self.some(kind=Kind.BIT, shape=d[0].shape) for _ in range(1 + self.pick(4))]
+                return self.emit("and", d, *others)
             case _:
                 return self.emit(("xor", "and", "or")[self.pick(3)], d, self.some(kind=Kind.BIT, shape=d[0].shape))
 

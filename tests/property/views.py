@@ -50,6 +50,7 @@ def every_op(elements: int, owner: str) -> Graph:
     kept, dropped = (b.emit("select", negative, y, keep=keep) for keep in (0, 1))
     both, either = b.emit("and", negative, rough), b.emit("or", negative, b.emit("not", rough))
     number = b.emit("inject", both)
+    four = b.emit("and", negative, rough, either, b.emit("not", both))
     fused = [b.emit("mul", y, b.shift(x, 40), by=18), b.emit("mul", x, x, by=7), b.emit("square", y, by=33)]
     fused += [b.emit("select", bit, v, keep=keep, by=18) for keep, bit, v in ((1, negative, y), (0, rough, x))]
     found = b.emit("onehot", b.shift(x, 40), size=5)
@@ -61,7 +62,7 @@ def every_op(elements: int, owner: str) -> Graph:
     power = b.emit("get", loop, index=0)
 
     revealed: list[Value] = [x, x, b.emit("add", x, y), b.emit("scale", y, by=1 << 40, frac=0), product, square, short]
-    revealed += [tiny, negative, rough, kept, dropped, both, either, number, power, found, *fused]
+    revealed += [tiny, negative, rough, kept, dropped, both, either, four, number, power, found, *fused]
     for i, v in enumerate(revealed):
         b.emit("reveal", v, to=("analyst",), name=f"out{i}")
     return b.graph()

@@ -209,6 +209,10 @@ BROKEN = [
         for args in ([public(), public()], [bit(), public(frac=1)], [arith(), arith()])
     ),
     Broken("and", [bit(2), bit(3)], {}, "shapes [2] and [3] differ"),
+    Broken("and", [bit(2), bit(2), bit(3)], {}, "shapes [2] and [3] differ"),
+    Broken("and", [bit(2)], {}, "joins 2 to 8 bits"),
+    Broken("and", [bit(2)] * 9, {}, "joins 2 to 8 bits"),
+    Broken("and", [bit(2), bit(2), public(2)], {}, "joins more than two bits only if all are shared"),
     Broken("not", [public()], {}, "wants a bit"),
     Broken("inject", [arith()], {}, "wants a bit"),
     Broken("onehot", [public()], {"size": 4}, "wants arith integers"),

@@ -497,6 +497,25 @@ def test_gates(setting: None, fan: int, with_eq: bool, first: bool) -> None:
         same("gate_share", ring(r, 2 * fan, words), ring(r, 2 * fan, words), products, with_eq=with_eq, first=first)
 
 
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("fan", range(2, 9))
+def test_conjunctions(setting: None, fan: int, first: bool) -> None:
+    for words in [*WORDS[:9], 300]:
+        r = rng(fan, words)
+        same("and_deal", ring(r, fan, words))
+        products = ring(r, reference.and_rows(fan), words)
+        same("and_share", ring(r, fan, words), ring(r, fan, words), products, first=first)
+
+
+def test_conjunctions_refuse() -> None:
+    r = rng()
+    for fan in (1, 9):
+        with pytest.raises(ValueError, match="2 to 8 bits"):
+            native.and_deal(ring(r, fan, 2))
+    with pytest.raises(ValueError, match=r"products: want uint64\[4, 2\], got uint64\[3, 2\]"):
+        native.and_share(ring(r, 3, 2), ring(r, 3, 2), ring(r, 3, 2), first=True)
+
+
 def test_leaves_and_gates_refuse() -> None:
     r = rng()
     with pytest.raises(ValueError, match=r"monomials: want uint64\[15, 2\], got uint64\[14, 2\]"):
