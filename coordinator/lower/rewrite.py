@@ -6,10 +6,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from coordinator.lower.builder import Builder, Value
-from mpcnode.graph import Attr, Graph, Kind, Op
+from mpcnode.graph import TOP, Attr, Graph, Kind, Op
+from mpcnode.protocols.comparison import sign_cost
 
 PRODUCTS = ("mul", "square", "dot", "conv", "and", "or")
-ROUNDS = {"sign": 3} | dict.fromkeys((*PRODUCTS, "trunc", "select", "inject", "onehot", "input"), 1)
+ROUNDS = dict.fromkeys((*PRODUCTS, "trunc", "select", "inject", "onehot", "input"), 1)
 
 
 class Rewriter:
@@ -53,6 +54,8 @@ def rounds(op: Op, args: Sequence[Op]) -> int:
         return op.integer("length") * depth(op.body)
     if op.name in PRODUCTS and any(a.type.kind is Kind.PUBLIC for a in args):
         return 0
+    if op.name == "sign":
+        return sign_cost(op.integer("lo"), op.integer("top", TOP))[0]
     return ROUNDS.get(op.name, 0)
 
 

@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from coordinator.lower.builder import LONGEST, Builder, Value
+from coordinator.lower.ranges import note, range_of
 from mpcnode.graph import Op
+from mpcnode.ring import LIMIT_BITS
 
 MARGIN = 8  # fraction bits above those of a product
+SLACK = 1 + 2.0**-8  # ranges hold up to rounding and stated errors
 MOVES = ("reshape", "transpose", "slice", "rev", "take", "dynamic_slice", "broadcast")
 
 
 def most_frac(b: Builder, op: Op) -> int:
     """Fraction bits that what op makes may have before it is truncated: numbers keep their room below 2^62."""
     return op.most or min(2 * b.frac + MARGIN, LONGEST)
+
+
+def total(b: Builder, x: Value, axes: tuple[int, ...]) -> Value:
+    """The sum over axes.  Of truncated numbers whose range leaves room, the sum is truncated instead: whoever asks
+    for its sign need not wait for that.
+    """
+    found, moves, number = b.emit("sum", x, axes=axes), list[Op](), x.number
+    while b.ops[number].name in ("reshape", "transpose"):
+        moves.append(b.ops[number])
+        number = b.ops[number].args[0]
+    op, known = b.ops[number], range_of(b, x)
+    most = max(map(abs, known)) * (x.type.size // max(1, found.type.size)) * SLACK
+    if op.name != "trunc" or b.most or most == math.inf:
+        return found
+    if most * 2.0 ** (x.frac + op.integer("by")) >= 2.0**LIMIT_BITS:
+        return found
+    y = Value(op.args[0], b.ops[op.args[0]].type)
+    for move in reversed(moves):
+        y = b.again(move, y)
+    later = b.emit("trunc", b.emit("sum", y, axes=axes), by=op.integer("by"))
+    return note(b, later, *range_of(b, found))
 
 
 def argument(b: Builder, x: Value, i: int = 0) -> Value:
@@ -36,19 +62,28 @@ def finer(b: Builder, x: Value, bits: int) -> Value | None:
     return b.emit("scale", x, by=1 << bits, frac=bits)
 
 
-def untruncated(b: Builder, x: Value, deep: int) -> tuple[Value, int] | None:
-    """x·2^bits as it is before the truncations on the way to it, and bits; None if there are none."""
+def _constant(b: Builder, x: Value) -> bool:
+    """Is it a constant?  `finer` keeps it below 2^61, so a sum with what is below 2^62 has a sign."""
     op = b.op(x)
-    if op.name == "trunc":
-        before = argument(b, x)
-        return (before, op.integer("by")) if before.frac <= most_frac(b, op) else None
+    while op.name in ("broadcast", "reshape"):
+        op = b.ops[op.args[0]]
+    return op.name == "const"
+
+
+def untruncated(b: Builder, x: Value, deep: int) -> tuple[Value, int] | None:
+    """x·2^bits as it is before the truncations on the way to it, and bits; None if there are none.  Below 2^63 in
+    absolute value: that is enough for a sign, and for nothing else.
+    """
+    op = b.op(x)
+    if op.name == "trunc":  # what is truncated is below 2^62
+        return argument(b, x), op.integer("by")
     if not deep or x.public:
         return None
     if op.name in ("add", "sub"):
         terms = [argument(b, x, 0), argument(b, x, 1)]
         found = [untruncated(b, t, deep - 1) or (t, 0) for t in terms]
         bits = max(n for _, n in found)
-        if not bits or x.frac + bits > most_frac(b, op):
+        if not bits or (x.frac + bits > most_frac(b, op) and not any(_constant(b, t) for t in terms)):
             return None
         left, right = (finer(b, t, bits - n) for t, n in found)
         return None if left is None or right is None else (b.emit(op.name, left, right), bits)

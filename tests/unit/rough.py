@@ -18,12 +18,13 @@ from mpcnode.graph import TOP, Graph, Kind, Type
 from mpcnode.party import Party, Place
 from mpcnode.protocols import Sharing
 from mpcnode.protocols.cleartext import Cleartext
+from mpcnode.protocols.comparison import sign_cost
 from mpcnode.simulate import SimulatedHooks, decode, run, simulate
 from mpcnode.verify import verify
 
 OWNER = "evaluator_1"
 Function = Callable[..., Value]
-ROUNDS = {"trunc": 1, "select": 1, "inject": 1, "square": 1, "sign": 3, "onehot": 1}
+ROUNDS = {"trunc": 1, "select": 1, "inject": 1, "square": 1, "onehot": 1}
 PRODUCTS = ("mul", "dot", "conv", "and", "or")
 
 
@@ -79,6 +80,8 @@ def rounds(graph: Graph) -> int:
     depth: list[int] = []
     for op in graph.ops:
         own = ROUNDS.get(op.name, 0)
+        if op.name == "sign":
+            own, _, _ = sign_cost(op.integer("lo"), op.integer("top", TOP))
         if op.name in PRODUCTS:
             own = int(all(graph.ops[a].type.kind is not Kind.PUBLIC for a in op.args))
         depth.append(own + max((depth[a] for a in op.args), default=0))

@@ -255,6 +255,21 @@ def test_what_is_not_only_scaled_is_carried_as_it_is() -> None:
     assert names(refine(graph, 18)) == names(graph)
 
 
+def test_a_sum_of_what_is_known_to_be_small_is_truncated_once() -> None:
+    """And its sign is asked of the sum before that, with all its bits: what is truncated is below 2^62."""
+
+    def program(x: Any) -> Any:
+        total = jnp.sum(jax.nn.sigmoid(x[:, :4]), axis=1)
+        return total, total > 2.5
+
+    found = agree(program, X)["final"]
+    assert [op.type.size for op in ops(found, "trunc")][-1] == 8
+    by, fine = ops(found, "trunc")[-1], [op for op in ops(found, "sign") if op.type.size == 8]
+    assert [op.integer("lo") for op in fine] == [by.integer("by")]
+    wide = agree(lambda x: jnp.sum(jax.nn.sigmoid(x), axis=1) > 2.5, X)["late"]  # 8 of them need a bit more
+    assert [op.type.size for op in ops(wide, "trunc")][-1] == 64
+
+
 # ---- truncations on the way to a product ---------------------------------------------------------------------------
 def test_a_truncation_is_fused_with_the_product_that_alone_reads_it() -> None:
     w = Writer()

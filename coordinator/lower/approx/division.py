@@ -15,6 +15,7 @@ from coordinator.lower.order import abs_, negative
 from coordinator.lower.ranges import Range, note, range_of
 
 PRODUCT_FRAC = 42  # of a quotient before it is truncated
+NARROW = 16  # divisors that are known to be within such a factor share an exponent: the mantissa is 1/4 to 4 or so
 
 
 class Inverse(NamedTuple):
@@ -60,7 +61,9 @@ def divide(b: Builder, x: Value, y: Value) -> Value:
 def _inverse(b: Builder, y: Value, pieces: Pieces) -> Inverse:
     """Pieces of 2^e / y, where e is the same for a few pieces."""
     where = split(b, y, pieces.knots, low=pieces.low, high=False)
-    es = [3 * round((math.log2(p) + math.log2(q)) / 6) for p, q in itertools.pairwise(pieces.knots)]
+    knots = pieces.knots
+    ends = [(knots[0], knots[-1])] * pieces.total if knots[-1] <= NARROW * knots[0] else itertools.pairwise(knots)
+    es = [3 * round((math.log2(p) + math.log2(q)) / 6) for p, q in ends]
     starts = [i for i, e in enumerate(es) if i == 0 or e != es[i - 1]]
     by_e = [p.times(2.0**e) for p, e in zip(pieces.near + pieces.far, es, strict=True)]
     cut = len(pieces.near)
@@ -68,6 +71,8 @@ def _inverse(b: Builder, y: Value, pieces: Pieces) -> Inverse:
     mantissa = at_pieces(b, y, normal, where, 20, CURVES["quotient"].below * 2.0 ** es[0])
     exponents = [es[i] for i in starts]
     if len(starts) == 1:
+        if not pieces.low:
+            note(b, mantissa, 2.0 ** es[0] / knots[-1], 2.0 ** es[0] / knots[0])
         return Inverse(mantissa, None, exponents)
     first = b.reshape(where.below(b, starts[1]), (1, *y.shape))  # what lies below the first piece included
     return Inverse(mantissa, b.emit("concat", first, where.between(b, [*starts[1:], len(es)]), axis=0), exponents)

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from coordinator.lower import approx
+from coordinator.lower import approx, associate
 from coordinator.lower.approx import frames
 from coordinator.lower.builder import Value
 from coordinator.lower.rules import rounding
 from coordinator.lower.rules.registry import Operand, Public, Site, approximate, pointwise, rule
+from coordinator.lower.untruncated import total
 from mpcnode.ring import FRAC
 
 POWERS = 16  # different known exponents of one secret array
@@ -93,7 +94,7 @@ def neg(s: Site, x: Value) -> Value:
 @rule("reduce_sum")
 def reduce_sum(s: Site, x: Value) -> Value:
     axes = tuple(sorted(int(a) for a in s.params["axes"]))
-    return s.b.emit("sum", x, axes=axes) if axes else x
+    return total(s.b, x, axes) if axes else x
 
 
 # ---- products ------------------------------------------------------------------------------------------------------
@@ -108,7 +109,7 @@ def mul(s: Site, x: Operand, y: Operand) -> Operand:
         if bit is not None:  # a choice costs less than a product, and leaves nothing to truncate
             return s.b.keep(s.b.spread(bit, s.shape), s.value(other, s.shape), 1)
     chosen = choice_product(s, x, y)
-    return chosen if chosen is not None else s.b.mul(*s.both(x, y))
+    return chosen if chosen is not None else associate.mul(s.b, *s.both(x, y))
 
 
 def times(s: Site, x: Value, c: Public) -> Value:

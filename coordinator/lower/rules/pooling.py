@@ -13,7 +13,7 @@ from coordinator.lower.pool import Pool, pool
 from coordinator.lower.ranges import note, range_of
 from coordinator.lower.rules import logic
 from coordinator.lower.rules.registry import Operand, Site, rule
-from coordinator.lower.untruncated import argument, untruncated
+from coordinator.lower.untruncated import argument, most_frac, untruncated
 from coordinator.lower.windows import Line, line, unfold
 from mpcnode.window import Window
 
@@ -76,6 +76,8 @@ def _pooled(s: Site, x: Operand) -> Pooled:
     inner = _unrectified(s, x)
     plain = x if inner is None else inner
     source, bits = untruncated(s.b, plain, DEEP) or (plain, 0)
+    if source.frac > most_frac(s.b, s.b.op(plain)):  # two of them are to be compared with each other
+        source, bits = plain, 0
     source, offset = _without_offset(s, source, lines)
     return Pooled(inner is not None, bits, offset, pool(s.b, source, lines, bits))
 
