@@ -60,9 +60,9 @@ void mpc_to_planes(uint64_t *planes, const uint64_t *x, int64_t elements, int lo
 void mpc_and_deal(uint64_t *rows, const uint64_t *masks, int64_t words, int fan);
 void mpc_and_share(uint64_t *out, const uint64_t *m, const uint64_t *masks, const uint64_t *rows, int64_t words, int fan,
                    int first);
-void mpc_leaf_deal(uint64_t *rows, const uint64_t *rho, int64_t words, int bits);
+void mpc_leaf_deal(uint64_t *rows, const uint64_t *rho, int64_t words, int bits, int chunk);
 void mpc_leaf_share(uint64_t *lt, uint64_t *eq, const uint64_t *c, const uint64_t *rows, int64_t words, int bits,
-                    int first);
+                    int chunk, int first);
 
 /* A gate's products are given as sets of its 2·fan inputs, one byte each (bit i: input i), in dealing order. */
 void mpc_gate_deal(uint64_t *rows, const uint64_t *masks, const uint8_t *sets, int count, int64_t words);

@@ -542,26 +542,33 @@ def and_share(m: U64, masks: U64, products: U64, *, first: bool) -> U64:
     return out
 
 
-# ---- comparison leaves: [C < rho] and [C = rho] on chunks of 4 bits --------------------------------------------------
-def leaf_deal(rho: U64) -> U64:
-    """The monomials of each chunk's bits.  rho: uint64[bits, words] -> uint64[leaf_rows(bits), words]; in a chunk's
-    block, row s - 1 is the product of the bits in the set s (bit i of s stands for bit i of the chunk).
+# ---- comparison leaves: [C < rho] and [C = rho] on chunks of 4 to 8 bits ---------------------------------------------
+def _check_chunk(chunk: int) -> None:
+    if not CHUNK <= chunk <= 8:
+        raise ValueError(f"chunks of {CHUNK} to 8 bits, not {chunk}")
+
+
+def leaf_deal(rho: U64, chunk: int = CHUNK) -> U64:
+    """The monomials of each chunk's bits.  rho: uint64[bits, words] -> uint64[leaf_rows(bits, chunk), words]; in a
+    chunk's block, row s - 1 is the product of the bits in the set s (bit i of s stands for bit i of the chunk).
     """
     bits, count = rho.shape
-    rows, data = _made((leaf_rows(bits), count))
-    _lib.mpc_leaf_deal(data, _words(rho, rho.shape, "rho"), count, bits)
+    _check_chunk(chunk)
+    rows, data = _made((leaf_rows(bits, chunk), count))
+    _lib.mpc_leaf_deal(data, _words(rho, rho.shape, "rho"), count, bits, chunk)
     return rows
 
 
-def leaf_share(c: U64, monomials: U64, *, first: bool) -> tuple[U64, U64]:
+def leaf_share(c: U64, monomials: U64, chunk: int = CHUNK, *, first: bool) -> tuple[U64, U64]:
     """Xor shares of [C < rho] and [C = rho] for every chunk.  c: uint64[bits, words], public; monomials: xor shares of
-    `leaf_deal(rho)`.  Returns lt, eq: uint64[chunks, words].
+    `leaf_deal(rho, chunk)`.  Returns lt, eq: uint64[chunks, words].
     """
     bits, count = c.shape
-    lt, lt_data = _made((-(-bits // CHUNK), count))
+    _check_chunk(chunk)
+    lt, lt_data = _made((-(-bits // chunk), count))
     eq, eq_data = _made(lt.shape)
-    rows = _words(monomials, (leaf_rows(bits), count), "monomials")
-    _lib.mpc_leaf_share(lt_data, eq_data, _words(c, c.shape, "c"), rows, count, bits, first)
+    rows = _words(monomials, (leaf_rows(bits, chunk), count), "monomials")
+    _lib.mpc_leaf_share(lt_data, eq_data, _words(c, c.shape, "c"), rows, count, bits, chunk, first)
     return lt, eq
 
 

@@ -303,9 +303,43 @@ INLINE void leaf_deal_body(const leaf_deal_args *p, size_t start, size_t stop) {
 }
 KERNEL(leaf_deal)
 
-void mpc_leaf_deal(uint64_t *rows, const uint64_t *rho, int64_t words, int bits) {
-    leaf_deal_args args = {rows, rho, (size_t)words, bits};
-    mpc_run(leaf_deal_for, &args, (size_t)words, GRAIN);
+/* Chunks wider than CHUNK, for few elements: a block of words at a time, row after row. */
+typedef struct {
+    uint64_t *rows;
+    const uint64_t *rho;
+    size_t words;
+    int bits, chunk;
+} wide_deal_args;
+
+INLINE void wide_deal_body(const wide_deal_args *p, size_t start, size_t stop) {
+    uint64_t *rows = p->rows;
+    for (int lo = 0; lo < p->bits; lo += p->chunk) {
+        const unsigned width = (unsigned)(p->bits - lo < p->chunk ? p->bits - lo : p->chunk);
+        for (size_t from = start; from < stop; from += BLOCK) {
+            const size_t to = stop - from < BLOCK ? stop : from + BLOCK;
+            for (unsigned s = 1; s < 1u << width; s++) {
+                const unsigned top = 31 - (unsigned)__builtin_clz(s), rest = s ^ 1u << top;
+                const uint64_t *x = p->rho + ((size_t)lo + top) * p->words;
+                const uint64_t *y = rest ? rows + (size_t)(rest - 1) * p->words : x;
+                uint64_t *restrict out = rows + (size_t)(s - 1) * p->words;
+                INDEPENDENT
+                for (size_t w = from; w < to; w++)
+                    out[w] = x[w] & y[w];
+            }
+        }
+        rows += (((size_t)1 << width) - 1) * p->words;
+    }
+}
+KERNEL(wide_deal)
+
+void mpc_leaf_deal(uint64_t *rows, const uint64_t *rho, int64_t words, int bits, int chunk) {
+    if (chunk == CHUNK) {
+        leaf_deal_args args = {rows, rho, (size_t)words, bits};
+        mpc_run(leaf_deal_for, &args, (size_t)words, GRAIN);
+    } else {
+        wide_deal_args args = {rows, rho, (size_t)words, bits, chunk};
+        mpc_run(wide_deal_for, &args, (size_t)words, GRAIN);
+    }
 }
 
 typedef struct {
@@ -369,10 +403,58 @@ INLINE void leaf_share_body(const leaf_share_args *p, size_t start, size_t stop)
 }
 KERNEL(leaf_share)
 
+typedef struct {
+    uint64_t *lt, *eq;
+    const uint64_t *c, *rows;
+    size_t words;
+    int bits, chunk, first;
+} wide_share_args;
+
+/* As share_words, for a line of words and a chunk of any width. */
+INLINE void wide_line(const wide_share_args *p, uint64_t *lt, uint64_t *eq, const uint64_t *c, const uint64_t *rows,
+                      int width, size_t used) {
+    uint64_t t[1 << MOST][LINE], less[LINE] = {0};
+    for (size_t w = 0; w < LINE; w++)
+        t[0][w] = (uint64_t)0 - (uint64_t)p->first;
+    for (int s = 1; s < 1 << width; s++)
+        for (size_t w = 0; w < LINE; w++)
+            t[s][w] = w < used ? rows[(size_t)(s - 1) * p->words + w] : 0;
+    for (int i = width - 1; i >= 0; i--) {
+        uint64_t n[LINE] = {0};
+        for (size_t w = 0; w < used; w++)
+            n[w] = ~c[(size_t)i * p->words + w];
+        for (size_t w = 0; w < LINE; w++)
+            less[w] ^= n[w] & t[1 << i][w];
+        for (int s = 0; s < 1 << i; s++)
+            for (size_t w = 0; w < LINE; w++)
+                t[s][w] = (n[w] & t[s][w]) ^ t[s + (1 << i)][w];
+    }
+    memcpy(lt, less, used * sizeof(uint64_t));
+    memcpy(eq, t[0], used * sizeof(uint64_t));
+}
+
+INLINE void wide_share_body(const wide_share_args *p, size_t start, size_t stop) {
+    const size_t words = p->words;
+    const uint64_t *rows = p->rows;
+    for (int lo = 0, k = 0; lo < p->bits; lo += p->chunk, k++) {
+        const int width = p->bits - lo < p->chunk ? p->bits - lo : p->chunk;
+        for (size_t w = start; w < stop; w += LINE)
+            wide_line(p, p->lt + (size_t)k * words + w, p->eq + (size_t)k * words + w, p->c + (size_t)lo * words + w,
+                      rows + w, width, stop - w < LINE ? stop - w : LINE);
+        rows += (((size_t)1 << width) - 1) * words;
+    }
+}
+KERNEL(wide_share)
+
 void mpc_leaf_share(uint64_t *lt, uint64_t *eq, const uint64_t *c, const uint64_t *rows, int64_t words, int bits,
-                    int first) {
-    leaf_share_args args = {lt, eq, c, rows, (size_t)words, bits, first != 0};
-    mpc_run(leaf_share_for, &args, (size_t)words, GRAIN);
+                    int chunk, int first) {
+    if (chunk == CHUNK) {
+        leaf_share_args args = {lt, eq, c, rows, (size_t)words, bits, first != 0};
+        mpc_run(leaf_share_for, &args, (size_t)words, GRAIN);
+    } else {
+        wide_share_args args = {lt, eq, c, rows, (size_t)words, bits, chunk, first != 0};
+        mpc_run(wide_share_for, &args, (size_t)words, GRAIN);
+    }
 }
 
 /* ---- comparison gates ---- */

@@ -256,23 +256,23 @@ def and_share(m: U64, masks: U64, products: U64, *, first: bool) -> U64:
     return t[0]
 
 
-# ---- comparison leaves: [C < rho] and [C = rho] on chunks of 4 bits --------------------------------------------------
-def chunks(bits: int) -> list[tuple[int, int]]:
+# ---- comparison leaves: [C < rho] and [C = rho] on chunks of 4 to 8 bits ---------------------------------------------
+def chunks(bits: int, chunk: int = CHUNK) -> list[tuple[int, int]]:
     """(first bit, width) of each chunk of a number of that many bits, from the lowest; the last may be narrower."""
-    return [(lo, min(CHUNK, bits - lo)) for lo in range(0, bits, CHUNK)]
+    return [(lo, min(chunk, bits - lo)) for lo in range(0, bits, chunk)]
 
 
-def leaf_rows(bits: int) -> int:
+def leaf_rows(bits: int, chunk: int = CHUNK) -> int:
     """Planes that `leaf_deal` makes for a number of that many bits."""
-    return ((1 << CHUNK) - 1) * (bits // CHUNK) + (1 << bits % CHUNK) - 1
+    return ((1 << chunk) - 1) * (bits // chunk) + (1 << bits % chunk) - 1
 
 
-def leaf_deal(rho: U64) -> U64:
-    """The monomials of each chunk's bits.  rho: uint64[bits, words] -> uint64[leaf_rows(bits), words]; in a chunk's
-    block, row s - 1 is the product of the bits in the set s (bit i of s stands for bit i of the chunk).
+def leaf_deal(rho: U64, chunk: int = CHUNK) -> U64:
+    """The monomials of each chunk's bits.  rho: uint64[bits, words] -> uint64[leaf_rows(bits, chunk), words]; in a
+    chunk's block, row s - 1 is the product of the bits in the set s (bit i of s stands for bit i of the chunk).
     """
     rows: list[U64] = []
-    for lo, width in chunks(len(rho)):
+    for lo, width in chunks(len(rho), chunk):
         block: list[U64] = []
         for s in range(1, 1 << width):
             top = s.bit_length() - 1
@@ -282,15 +282,15 @@ def leaf_deal(rho: U64) -> U64:
     return _rows(rows, rho.shape[1])
 
 
-def leaf_share(c: U64, monomials: U64, *, first: bool) -> tuple[U64, U64]:
+def leaf_share(c: U64, monomials: U64, chunk: int = CHUNK, *, first: bool) -> tuple[U64, U64]:
     """Xor shares of [C < rho] and [C = rho] for every chunk.  c: uint64[bits, words], public; monomials: xor shares
-    of `leaf_deal(rho)`. Returns lt, eq: uint64[chunks, words].  With n_i = 1 ^ c_i: eq = prod_i (n_i ^ rho_i), lt =
-    sum_i n_i·rho_i·prod_{j>i} (n_j ^ rho_j).
+    of `leaf_deal(rho, chunk)`.  Returns lt, eq: uint64[chunks, words].  With n_i = 1 ^ c_i: eq = prod_i (n_i ^ rho_i),
+    lt = sum_i n_i·rho_i·prod_{j>i} (n_j ^ rho_j).
     """
     lt: list[U64] = []
     eq: list[U64] = []
     row = 0
-    for lo, width in chunks(len(c)):
+    for lo, width in chunks(len(c), chunk):
         n = [c[lo + i] ^ _ONES for i in range(width)]
         e = np.zeros(c.shape[1], np.uint64)
         less = np.zeros(c.shape[1], np.uint64)

@@ -6,6 +6,8 @@ m is public to the evaluators and ρ = λ is known to the helper, so a leaf need
 monomials of the chunk's bits of ρ; and up to 4 nodes merge in one gate, expanded over m ^ λ as in ABY2.0's
 multi-input AND.  All of it is dealt in one message ahead of the computation.
 
+For few elements a round is worth more than bytes: then chunks are wider, and a single gate merges up to 8 of them.
+
 Everything here is bit planes, uint64[rows, words]; the nodes of a level are rows lt_0 .. lt_{c-1}, eq_1 .. eq_{c-1}
 (nobody asks the lowest node's eq).
 """
@@ -50,6 +52,7 @@ class Tree(NamedTuple):
     top bit of ρ.
     """
 
+    chunk: int  # bits of a leaf
     leaves: int  # dealt rows
     opened: int  # rows that the leaves open
     levels: tuple[Level, ...]
@@ -79,21 +82,70 @@ def _level(nodes: int, at: int) -> tuple[Level, int]:
     return Level(tuple(gates), opened, merge), at
 
 
-@lru_cache(maxsize=64)
-def tree(bits: int) -> Tree:
+WIDE_FAN = 8
+EXTRA_BYTES = 1 << 18  # dealt to save a round: up to 0.4 ms of a processor at the helper, half of that at an evaluator
+
+
+@lru_cache(maxsize=256)
+def tree(bits: int, words: int) -> Tree:
+    """The tree for planes of so many words."""
+    usual = _tree(bits)
+    if len(usual.levels) < 2:
+        return usual
+    wide = min(
+        (_wide_tree(bits, chunk) for chunk in range(CHUNK, 9) if bits <= WIDE_FAN * chunk), key=lambda t: t.dealt
+    )
+    return wide if 8 * words * (wide.dealt - usual.dealt) <= EXTRA_BYTES else usual
+
+
+def _tree(bits: int) -> Tree:
+    """Leaves of 4 bits and levels of gates of fan-in 4: what is dealt least."""
     leaves, nodes = kernels.leaf_rows(bits), len(kernels.chunks(bits))
     opened, at, levels = 2 * nodes - 1, leaves, []
     while nodes > 1:
         level, at = _level(nodes, at)
         levels.append(level)
         nodes = -(-nodes // CHUNK)
-    return Tree(leaves, opened, tuple(levels), at + 1)
+    return Tree(CHUNK, leaves, opened, tuple(levels), at + 1)
 
 
-def sign_cost(lo: int, top: int) -> tuple[int, int, int]:
-    """Rounds, planes that each evaluator opens, planes that the helper deals."""
-    t = tree(top - lo)
+def _wide_tree(bits: int, chunk: int) -> Tree:
+    """Leaves of `chunk` bits, and one gate for all of them."""
+    leaves, nodes = kernels.leaf_rows(bits, chunk), len(kernels.chunks(bits, chunk))
+    inputs = np.array([*range(nodes), *(nodes - 1 + max(i, 1) for i in range(nodes))], np.intp)
+    dealt = slice(leaves, leaves + sum(kernels.and_rows(len(term)) for term in _terms(nodes)))
+    gate = Gate(nodes, False, inputs, dealt, np.array([0], np.intp))
+    return Tree(chunk, leaves, 2 * nodes - 1, (Level((gate,), 1, None),), dealt.stop + 1)
+
+
+def _terms(fan: int) -> list[list[int]]:
+    """lt = xor_k lt_k·eq_{k+1}···eq_{fan-1}: the inputs of each product of a wide gate, lt_0 .., eq_0 .."""
+    return [[k, *range(fan + k + 1, 2 * fan)] for k in range(fan - 1)]
+
+
+def sign_cost(lo: int, top: int, elements: int) -> tuple[int, int, int]:
+    """Rounds, planes that each evaluator opens, planes that the helper deals, for so many elements in all."""
+    t = tree(top - lo, kernels.words(elements))
     return 1 + len(t.levels), t.opened + sum(level.opened for level in t.levels), t.dealt
+
+
+def _gate_deal(masks: U64, gate: Gate) -> U64:
+    if gate.fan <= CHUNK:
+        return kernels.gate_deal(masks, with_eq=gate.with_eq)
+    return np.concatenate([kernels.and_deal(masks[term]) for term in _terms(gate.fan)])
+
+
+def _gate_share(m: U64, masks: U64, products: U64, gate: Gate, *, first: bool) -> U64:
+    """Xor shares of the gate's outputs; of a wide one, a conjunction for each of its products."""
+    if gate.fan <= CHUNK:
+        return kernels.gate_share(m, masks, products, with_eq=gate.with_eq, first=first)
+    last, at = gate.fan - 1, 0
+    share: U64 = masks[last] ^ m[last] if first else masks[last].copy()
+    for term in _terms(gate.fan):
+        end = at + kernels.and_rows(len(term))
+        share ^= kernels.and_share(m[term], masks[term], products[at:end], first=first)
+        at = end
+    return share[None]
 
 
 def _next(level: Level, rows: U64, opened: U64) -> U64:
@@ -105,29 +157,28 @@ def _mask(p: Place, level: int, rows: int, words: int) -> U64:
     return fresh(p, np.empty((rows, words), np.uint64), LEVEL + level, xor=True)
 
 
-async def sign_planes(p: Place, tile: int, x: Array, lo: int, top: int) -> list[U64]:
-    """One tile.  x: uint64[elements], m at an evaluator, λ at the helper; the sign is in bit `top`.  Returns the planes
-    of the sign's parts.
+async def sign_planes(p: Place, tile: int, x: Array, lo: int, top: int, elements: int) -> list[U64]:
+    """One tile of so many elements in all.  x: uint64[elements of the tile], m at an evaluator, λ at the helper; the
+    sign is in bit `top`.  Returns the planes of the sign's parts.
     """
-    planes = kernels.to_planes(x, lo, top + 1)
+    planes, t = kernels.to_planes(x, lo, top + 1), tree(top - lo, kernels.words(elements))
     if p.rank == HELPER:
-        return [await _deal_sign(p, tile, planes[:-1], planes[-1])]
-    return await _evaluate_sign(p, tile, planes[:-1], planes[-1])
+        return [await _deal_sign(p, tile, t, planes[:-1], planes[-1])]
+    return await _evaluate_sign(p, tile, t, planes[:-1], planes[-1])
 
 
-async def _deal_sign(p: Place, tile: int, rho: U64, top: U64) -> U64:
+async def _deal_sign(p: Place, tile: int, t: Tree, rho: U64, top: U64) -> U64:
     """The helper deals the leaves' monomials, every gate's products and λ's top bit; it ends as many rounds as the
     evaluators.
     """
-    bits, words = rho.shape
-    t = tree(bits)
+    words = rho.shape[1]
     dealt = np.empty((t.dealt, words), np.uint64)
-    dealt[: t.leaves] = kernels.leaf_deal(rho)
+    dealt[: t.leaves] = kernels.leaf_deal(rho, t.chunk)
     dealt[-1] = top
     rows = _mask(p, 0, t.opened, words)
     for i, level in enumerate(t.levels):
         for g in level.gates:
-            dealt[g.dealt] = kernels.gate_deal(rows[g.inputs], with_eq=g.with_eq)
+            dealt[g.dealt] = _gate_deal(rows[g.inputs], g)
         rows = _next(level, rows, _mask(p, 1 + i, level.opened, words))
     await give(p, tile, [dealt], xor=True)
     for _ in range(1 + len(t.levels)):
@@ -136,13 +187,12 @@ async def _deal_sign(p: Place, tile: int, rho: U64, top: U64) -> U64:
     return parts
 
 
-async def _evaluate_sign(p: Place, tile: int, c: U64, top: U64) -> list[U64]:
+async def _evaluate_sign(p: Place, tile: int, t: Tree, c: U64, top: U64) -> list[U64]:
     """Leaves, then a gate level a round; the last opening carries λ's top bit, and m's is added in the open."""
-    bits, words = c.shape
-    t, first = tree(bits), p.rank == FIRST
+    words, first = c.shape[1], p.rank == FIRST
     [dealt] = await take(p, tile, [(np.uint64, (t.dealt, words))])
     mask = _mask(p, 0, t.opened, words)
-    lt, eq = kernels.leaf_share(c, dealt[: t.leaves], first=first)
+    lt, eq = kernels.leaf_share(c, dealt[: t.leaves], t.chunk, first=first)
     share = np.concatenate([lt, eq[1:]])
     share ^= mask
     if not t.levels:
@@ -152,9 +202,7 @@ async def _evaluate_sign(p: Place, tile: int, c: U64, top: U64) -> list[U64]:
         opened_mask = _mask(p, 1 + i, level.opened, words)
         share = np.empty((level.opened, words), np.uint64)
         for g in level.gates:
-            share[g.outputs] = kernels.gate_share(
-                m[g.inputs], mask[g.inputs], dealt[g.dealt], with_eq=g.with_eq, first=first
-            )
+            share[g.outputs] = _gate_share(m[g.inputs], mask[g.inputs], dealt[g.dealt], g, first=first)
         share ^= opened_mask
         if i == len(t.levels) - 1:
             share ^= dealt[-1]

@@ -292,7 +292,7 @@ class Masked(Protocol):
         out = np.empty((self.parts(p, Kind.BIT), a.shape[1]), np.uint8)
 
         async def body(p: Place, k: int, at: slice) -> None:
-            rows = await compare.sign_planes(p, k, a[0, at], lo, top)
+            rows = await compare.sign_planes(p, k, a[0, at], lo, top, a.shape[1])
             for part, plane in zip(out, rows, strict=True):
                 part[at] = kernels.unpack_bits(plane, at.stop - at.start)
 
@@ -356,8 +356,8 @@ class Masked(Protocol):
 
     def cost(self, op: Op, args: Sequence[Type], size: int) -> Cost:
         """Per element, n = 2, swap / deal bytes / rounds: mul, dot and conv 8/8/1, trunc by 18 8/12/1, sign of 45 bits
-        3.8/30.6/3, select 8/16/1, inject 8/8/1, and 1/8 and 1/8, /1; truncated by 18 on the way, mul and square 8/24/1,
-        select 8/32/1.
+        3.8/30.6/3 (for few elements in 2 rounds, see comparison.py), select 8/16/1, inject 8/8/1, and 1/8 and 1/8, /1;
+        truncated by 18 on the way, mul and square 8/24/1, select 8/32/1.
         """
         n = op.type.size
         if op.name == "input":
@@ -381,7 +381,7 @@ class Masked(Protocol):
                 return Cost(1, 8 * opened, 8 * dealt)
             case "sign":
                 planes = 8 * sum(kernels.words(at.stop - at.start) for at in tiles(n))
-                rounds, opened, dealt = compare.sign_cost(op.integer("lo"), op.integer("top", TOP))
+                rounds, opened, dealt = compare.sign_cost(op.integer("lo"), op.integer("top", TOP), n)
                 return Cost(rounds, opened * planes, dealt * planes)
             case _:
                 return Cost()

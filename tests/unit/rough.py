@@ -81,7 +81,7 @@ def rounds(graph: Graph) -> int:
     for op in graph.ops:
         own = ROUNDS.get(op.name, 0)
         if op.name == "sign":
-            own, _, _ = sign_cost(op.integer("lo"), op.integer("top", TOP))
+            own, _, _ = sign_cost(op.integer("lo"), op.integer("top", TOP), 1 << 20)
         if op.name in PRODUCTS:
             own = int(all(graph.ops[a].type.kind is not Kind.PUBLIC for a in op.args))
         depth.append(own + max((depth[a] for a in op.args), default=0))

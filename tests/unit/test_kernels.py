@@ -487,6 +487,16 @@ def test_leaves(setting: None, first: bool) -> None:
 
 
 @pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("chunk", [5, 6, 7, 8])
+def test_wide_leaves(setting: None, chunk: int, first: bool) -> None:
+    for width, words in [(chunk - 1, 3), (chunk, 8), (13, 0), (13, 1), (26, 13), (44, 90), (63, 5)]:
+        r = rng(width, words)
+        same("leaf_deal", ring(r, width, words), chunk)
+        rows = ring(r, reference.leaf_rows(width, chunk), words)
+        same("leaf_share", ring(r, width, words), rows, chunk, first=first)
+
+
+@pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize("with_eq", [False, True])
 @pytest.mark.parametrize("fan", [2, 3, 4])
 def test_gates(setting: None, fan: int, with_eq: bool, first: bool) -> None:
@@ -524,6 +534,9 @@ def test_leaves_and_gates_refuse() -> None:
         native.gate_share(ring(r, 4, 2), ring(r, 4, 3), ring(r, 1, 2), with_eq=False, first=True)
     with pytest.raises(ValueError, match="products: want"):
         native.gate_share(ring(r, 4, 2), ring(r, 4, 2), ring(r, 3, 2), with_eq=False, first=True)
+    for chunk in (3, 9):
+        with pytest.raises(ValueError, match="chunks of 4 to 8 bits"):
+            native.leaf_deal(ring(r, 4, 2), chunk)
     for rows in (0, 2, 10):
         with pytest.raises(ValueError, match="2 to 4 pairs"):
             native.gate_deal(ring(r, rows, 2), with_eq=True)

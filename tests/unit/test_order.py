@@ -9,6 +9,8 @@ from rough import apply, count, evaluate, rounds, trace
 from coordinator.lower import order, passes
 from coordinator.lower.builder import Builder, Value
 from coordinator.lower.ranges import range_of
+from coordinator.lower.rewrite import depth
+from mpcnode.protocols.comparison import sign_cost
 
 ULP = 2.0**-18
 
@@ -87,6 +89,13 @@ def test_elementwise() -> None:
     for f in (order.relu, order.abs_, order.sign_):
         assert rounds(trace(f, (3,))) == 4
     assert rounds(trace(order.maximum, (3,), (3,))) == 4
+
+
+@pytest.mark.parametrize(("size", "expected"), [(1, 2), (500, 2), (5000, 3), (200_000, 3)])
+def test_few_comparisons_take_a_round_less(size: int, expected: int) -> None:
+    graph = trace(order.negative, (size,))
+    assert depth(graph) == 1 + expected  # the input's
+    assert sign_cost(0, 63, size)[0] == expected
 
 
 def test_ranges_follow() -> None:

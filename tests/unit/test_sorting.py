@@ -76,7 +76,8 @@ def test_any_number_of_entries(n: int, by_rank: bool, monkeypatch: pytest.Monkey
 
 
 def test_by_rank_takes_seven_rounds_and_few_comparisons_decide_for_the_network() -> None:
-    assert depth(stages(lambda x: jnp.sort(x, 0), RNG.normal(size=(20, 3)))["final"]) == 1 + sorting.RANK_ROUNDS
+    for rows, rounds in ((20, sorting.RANK_ROUNDS - 1), (60, sorting.RANK_ROUNDS)):  # the fewer comparisons take two
+        assert depth(stages(lambda x: jnp.sort(x, 0), RNG.normal(size=(rows, 3)))["final"]) == 1 + rounds
     assert sorting.by_rank(100, 1, 1, 100)
     assert not sorting.by_rank(1 << 14, 1, 1, 1 << 14)
     assert not sorting.by_rank(100, 10_000, 1, 100)
