@@ -49,7 +49,7 @@ def _late_factor_last(b: Builder, x: Value, c: Value) -> Value | None:
         number = b.ops[number].args[0]
     trunc = b.ops[number]
     product = b.ops[trunc.args[0]] if trunc.name == "trunc" else trunc
-    if trunc.name != "trunc" or product.name != "mul":
+    if trunc.name != "trunc" or product.name != "mul" or trunc.type.frac > b.frac:
         return None
     factors = [Value(i, b.ops[i].type) for i in product.args]
     if any(f.public for f in factors):

@@ -192,7 +192,8 @@ def sign(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
     x, bits = found
     if op.integer("top", 0) == TOP:
         return r.b.again(op, x)
-    return r.b.emit("sign", x, lo=op.integer("lo") + bits) if op.integer("lo") + bits <= LONGEST else None
+    lo = op.integer("lo") + bits  # x may be up to 3/2·2^62
+    return r.b.emit("sign", x, lo=lo) if lo < LONGEST else None
 
 
 def narrow_sign(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:

@@ -71,8 +71,8 @@ def _constant(b: Builder, x: Value) -> bool:
 
 
 def untruncated(b: Builder, x: Value, deep: int) -> tuple[Value, int] | None:
-    """x·2^bits as it is before the truncations on the way to it, and bits; None if there are none.  Below 2^63 in
-    absolute value: that is enough for a sign, and for nothing else.
+    """x·2^bits as it is before the truncations on the way to it, and bits; None if there are none.  It may be
+    up to 3/2·2^62 in absolute value, which is enough for a sign, and for nothing else.
     """
     op = b.op(x)
     if op.name == "trunc":  # what is truncated is below 2^62

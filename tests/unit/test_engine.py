@@ -117,7 +117,7 @@ def test_enter_and_leave_come_in_pairs() -> None:
     [
         (lambda b, x, y: [b.emit("mul", x, y), b.emit("mul", x, x), b.emit("mul", y, y)], 1),
         (lambda b, x, y: [square(b, square(b, square(b, x)))], 3),
-        (lambda b, x, y: [b.emit("sign", x, lo=18), square(b, square(b, y))], 3),
+        (lambda b, x, y: [b.emit("sign", x, lo=18), square(b, square(b, square(b, y)))], 3),
         (lambda b, x, y: [loop(b, 5, x, square), loop(b, 2, y, square)], 5),
         (lambda b, x, y: [loop(b, 2, x, lambda b, x: loop(b, 3, x, square)), square(b, x)], 6),
         (lambda b, x, y: [loop(b, 4, x, lambda b, x: b.emit("neg", x))], 0),
