@@ -33,15 +33,19 @@ class Fusion(NamedTuple):
 
 def fuse(graph: Graph, frac: int) -> Graph:
     """The graph, loop bodies included, with truncations fused where that is a gain."""
+    return prune(_fused(graph, frac))
+
+
+def _fused(graph: Graph, frac: int) -> Graph:
     b, new = Builder(frac), list[Value]()
     chosen = _chosen(graph)
     for i, op in enumerate(graph.ops):
         args = [new[a] for a in op.args]
         with b.at(op.where, op.most):
             if op.name == "loop":
-                op = op._replace(attrs={**op.attrs, "body": fuse(op.body, frac)})  # noqa: PLW2901
+                op = op._replace(attrs={**op.attrs, "body": _fused(op.body, frac)})  # noqa: PLW2901
             new.append(_product(b, graph, chosen[i], new) if i in chosen else b.again(op, *args))
-    return prune(b.graph([new[o] for o in graph.outputs]))
+    return b.graph([new[o] for o in graph.outputs])
 
 
 def _product(b: Builder, graph: Graph, fusion: Fusion, new: Sequence[Value]) -> Value:
