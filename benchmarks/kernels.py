@@ -80,7 +80,9 @@ def calls(elements: int) -> list[tuple[str, tuple[Any, ...], dict[str, Any]]]:
     return [
         ("mul_share", tuple(x), {"first": True}),
         ("trunc_deal", (x[0], 18, np.uint32), {}),
-        ("trunc_share", (x[0], x[1], x[2].astype(np.uint32), x[3], 18), {"first": True}),
+        ("trunc_share", (x[0], x[1].astype(np.uint32), x[2].astype(np.uint32)), {}),
+        ("trunc_open", (x[0], x[1].astype(np.uint32), 18), {}),
+        ("trunc_mask", (x[0], x[1].astype(np.uint32), 18), {}),
         ("select_share", (bits, *x[:5]), {"first": True}),
         ("inject_share", (bits, x[0], x[1]), {"first": True}),
         ("pack_bits", (bits,), {}),

@@ -49,15 +49,14 @@ def split(rng: np.random.Generator, value: Array, parties: int) -> list[Array]:
 
 def truncated(rng: np.random.Generator, z: Array, by: int, evaluators: int) -> Array:
     """z / 2^by under masked evaluation: H deals, every evaluator computes its message, their sum is unmasked."""
-    r, new_mask = ring(rng, len(z)), ring(rng, len(z))
+    r = ring(rng, len(z))
     c = z.view(np.uint64) + r
     dealt = [split(rng, v, evaluators) for v in kernels.trunc_deal(r, by, wrap_dtype(by))]
-    masks = split(rng, new_mask, evaluators)
-    messages = [
-        kernels.trunc_share(c, t, b, mask, by, first=i == 0)
-        for i, (t, b, mask) in enumerate(zip(*dealt, masks, strict=True))
-    ]
-    return (sum(messages[1:], messages[0]) - new_mask).view(np.int64)
+    masks = split(rng, ring(rng, len(z)).astype(wrap_dtype(by)), evaluators)
+    messages = [kernels.trunc_share(c, b, mask) for b, mask in zip(dealt[1], masks, strict=True)]
+    new_masks = [kernels.trunc_mask(t, mask, by) for t, mask in zip(dealt[0], masks, strict=True)]
+    m = kernels.trunc_open(c, sum(messages[1:], messages[0]), by)
+    return (m - sum(new_masks[1:], new_masks[0])).view(np.int64)
 
 
 def local(rng: np.random.Generator, z: Array, by: int) -> Array:

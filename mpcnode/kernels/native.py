@@ -65,6 +65,8 @@ __all__ = [
     "threads",
     "to_planes",
     "trunc_deal",
+    "trunc_mask",
+    "trunc_open",
     "trunc_share",
     "unpack_bits",
     "words",
@@ -299,23 +301,37 @@ def trunc_deal(r: U64, by: int, wrap: npt.DTypeLike) -> tuple[U64, Unsigned]:
     return t, b
 
 
-def trunc_share(c: U64, t: U64, b: Unsigned, mask: U64, by: int, *, first: bool) -> U64:
-    """One evaluator's message for a truncation, for c = z + r, |z| < 2^62, 1 <= by <= 62, t a share of r >> by and b of
-    r >> 63: mask - t + (1 - (c' >> 63))·2^(64-by)·b {+ (c' >> by) - 2^(62-by)}  with c' = c + 2^62.
+def trunc_share(c: U64, b: Unsigned, mask: Unsigned) -> Unsigned:
+    """One evaluator's message for a truncation of z with c = z + r, |z| < 2^62, b a share of r >> 63, mask of the same
+    dtype: mask + (1 - (c' >> 63))·b with c' = c + 2^62.
     """
-    shape = c.shape
-    out, data = _made(shape)
+    kind = b.dtype
+    _check_shift(1, kind)
+    out = np.empty(c.shape, kind)
     _lib.mpc_trunc_share(
-        data,
-        _words(c, shape, "c"),
-        _words(t, shape, "t"),
-        _wraps(b, shape, by),
-        _words(mask, shape, "mask"),
+        _from_buffer(out),
+        _words(c, c.shape, "c"),
+        _wraps(b, c.shape, 1),
+        _narrow(mask, b, "mask"),
         out.size,
-        by,
-        b.itemsize,
-        first,
+        kind.itemsize,
     )
+    return out
+
+
+def trunc_open(c: U64, v: Unsigned, by: int) -> U64:
+    """The truncation's new masked value, for v the sum of all messages and 1 <= by <= 62:
+    (c' >> by) - 2^(62-by) + 2^(64-by)·v with c' = c + 2^62.
+    """
+    out, data = _made(c.shape)
+    _lib.mpc_trunc_open(data, _words(c, c.shape, "c"), _wraps(v, c.shape, by), out.size, by, v.itemsize)
+    return out
+
+
+def trunc_mask(t: U64, mask: Unsigned, by: int) -> U64:
+    """A party's part of the truncation's new mask, for t its part of r >> by: t + 2^(64-by)·mask."""
+    out, data = _made(t.shape)
+    _lib.mpc_trunc_mask(data, _words(t, t.shape, "t"), _wraps(mask, t.shape, by), out.size, by, mask.itemsize)
     return out
 
 

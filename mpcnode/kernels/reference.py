@@ -92,16 +92,25 @@ def trunc_deal(r: U64, by: int, wrap: npt.DTypeLike) -> tuple[U64, Unsigned]:
     return r >> np.uint64(by), (r >> np.uint64(63)).astype(wrap)
 
 
-def trunc_share(c: U64, t: U64, b: Unsigned, mask: U64, by: int, *, first: bool) -> U64:
-    """One evaluator's message for a truncation, for c = z + r, |z| < 2^62, 1 <= by <= 62, t a share of r >> by and b
-    of r >> 63: mask - t + (1 - (c' >> 63))·2^(64-by)·b {+ (c' >> by) - 2^(62-by)}  with c' = c + 2^62.
+def trunc_share(c: U64, b: Unsigned, mask: Unsigned) -> Unsigned:
+    """One evaluator's message for a truncation of z with c = z + r, |z| < 2^62, b a share of r >> 63, mask of the same
+    dtype: mask + (1 - (c' >> 63))·b with c' = c + 2^62.
     """
-    shifted = c + np.uint64(1 << 62)
-    no_top = np.uint64(1) - (shifted >> np.uint64(63))
-    w = mask - t + ((no_top * b.astype(np.uint64)) << np.uint64(64 - by))
-    if first:
-        w += (shifted >> np.uint64(by)) - np.uint64(1 << (62 - by))
-    return w
+    no_top = 1 - ((c + np.uint64(1 << 62)) >> np.uint64(63)).astype(b.dtype)
+    return np.asarray(mask + no_top * b)
+
+
+def trunc_open(c: U64, v: Unsigned, by: int) -> U64:
+    """The truncation's new masked value, for v the sum of all messages and 1 <= by <= 62:
+    (c' >> by) - 2^(62-by) + 2^(64-by)·v with c' = c + 2^62.
+    """
+    above = v.astype(np.uint64) << np.uint64(64 - by)
+    return ((c + np.uint64(1 << 62)) >> np.uint64(by)) - np.uint64(1 << (62 - by)) + above
+
+
+def trunc_mask(t: U64, mask: Unsigned, by: int) -> U64:
+    """A party's part of the truncation's new mask, for t its part of r >> by: t + 2^(64-by)·mask."""
+    return t + (mask.astype(np.uint64) << np.uint64(64 - by))
 
 
 # ---- a masked bit times a ring element -------------------------------------------------------------------------------

@@ -37,12 +37,24 @@ typedef struct {
 } trunc_deal_args;
 
 typedef struct {
-    uint64_t *out;
-    const uint64_t *c, *t;
-    const void *b;
-    const uint64_t *mask;
-    int by, first;
+    void *out;
+    const uint64_t *c;
+    const void *b, *mask;
 } trunc_share_args;
+
+typedef struct {
+    uint64_t *out;
+    const uint64_t *c;
+    const void *v;
+    int by;
+} trunc_open_args;
+
+typedef struct {
+    uint64_t *out;
+    const uint64_t *t;
+    const void *mask;
+    int by;
+} trunc_mask_args;
 
 #define TRUNC(bits)                                                                                                  \
     INLINE void trunc_deal##bits##_body(const trunc_deal_args *p, size_t start, size_t stop) {                       \
@@ -58,19 +70,37 @@ typedef struct {
     }                                                                                                                \
     KERNEL_OF(trunc_deal##bits, trunc_deal_args)                                                                     \
     INLINE void trunc_share##bits##_body(const trunc_share_args *p, size_t start, size_t stop) {                     \
-        uint64_t *restrict out = p->out;                                                                             \
-        const uint64_t *c = p->c, *t = p->t, *mask = p->mask;                                                        \
-        const uint##bits##_t *b = p->b;                                                                              \
-        const int by = p->by;                                                                                        \
-        const uint64_t first = (uint64_t)0 - (uint64_t)p->first, offset = first & ((uint64_t)1 << (62 - by));        \
+        uint##bits##_t *restrict out = p->out;                                                                       \
+        const uint64_t *c = p->c;                                                                                    \
+        const uint##bits##_t *b = p->b, *mask = p->mask;                                                             \
         INDEPENDENT                                                                                                  \
         for (size_t i = start; i < stop; i++) {                                                                      \
-            uint64_t shifted = c[i] + ((uint64_t)1 << 62);                                                           \
-            uint64_t no_top = (shifted >> 63) - 1; /* all ones when the top bit is 0 */                              \
-            out[i] = mask[i] - t[i] + ((no_top & (uint64_t)b[i]) << (64 - by)) + ((shifted >> by) & first) - offset; \
+            uint64_t no_top = ((c[i] + ((uint64_t)1 << 62)) >> 63) - 1; /* all ones when the top bit is 0 */         \
+            out[i] = (uint##bits##_t)(mask[i] + ((uint##bits##_t)no_top & b[i]));                                    \
         }                                                                                                            \
     }                                                                                                                \
-    KERNEL_OF(trunc_share##bits, trunc_share_args)
+    KERNEL_OF(trunc_share##bits, trunc_share_args)                                                                   \
+    INLINE void trunc_open##bits##_body(const trunc_open_args *p, size_t start, size_t stop) {                       \
+        uint64_t *restrict out = p->out;                                                                             \
+        const uint64_t *c = p->c;                                                                                    \
+        const uint##bits##_t *v = p->v;                                                                              \
+        const int by = p->by;                                                                                        \
+        const uint64_t offset = (uint64_t)1 << (62 - by);                                                            \
+        INDEPENDENT                                                                                                  \
+        for (size_t i = start; i < stop; i++)                                                                        \
+            out[i] = ((c[i] + ((uint64_t)1 << 62)) >> by) - offset + ((uint64_t)v[i] << (64 - by));                  \
+    }                                                                                                                \
+    KERNEL_OF(trunc_open##bits, trunc_open_args)                                                                     \
+    INLINE void trunc_mask##bits##_body(const trunc_mask_args *p, size_t start, size_t stop) {                       \
+        uint64_t *restrict out = p->out;                                                                             \
+        const uint64_t *t = p->t;                                                                                    \
+        const uint##bits##_t *mask = p->mask;                                                                        \
+        const int by = p->by;                                                                                        \
+        INDEPENDENT                                                                                                  \
+        for (size_t i = start; i < stop; i++)                                                                        \
+            out[i] = t[i] + ((uint64_t)mask[i] << (64 - by));                                                        \
+    }                                                                                                                \
+    KERNEL_OF(trunc_mask##bits, trunc_mask_args)
 
 TRUNC(8)
 TRUNC(16)
@@ -85,10 +115,19 @@ void mpc_trunc_deal(uint64_t *t, void *b, const uint64_t *r, int64_t n, int by, 
     mpc_run(BY_BYTES(trunc_deal, b_bytes), &args, (size_t)n, GRAIN);
 }
 
-void mpc_trunc_share(uint64_t *out, const uint64_t *c, const uint64_t *t, const void *b, const uint64_t *mask,
-                     int64_t n, int by, int b_bytes, int first) {
-    trunc_share_args args = {out, c, t, b, mask, by, first != 0};
+void mpc_trunc_share(void *out, const uint64_t *c, const void *b, const void *mask, int64_t n, int b_bytes) {
+    trunc_share_args args = {out, c, b, mask};
     mpc_run(BY_BYTES(trunc_share, b_bytes), &args, (size_t)n, GRAIN);
+}
+
+void mpc_trunc_open(uint64_t *out, const uint64_t *c, const void *v, int64_t n, int by, int b_bytes) {
+    trunc_open_args args = {out, c, v, by};
+    mpc_run(BY_BYTES(trunc_open, b_bytes), &args, (size_t)n, GRAIN);
+}
+
+void mpc_trunc_mask(uint64_t *out, const uint64_t *t, const void *mask, int64_t n, int by, int b_bytes) {
+    trunc_mask_args args = {out, t, mask, by};
+    mpc_run(BY_BYTES(trunc_mask, b_bytes), &args, (size_t)n, GRAIN);
 }
 
 /* ---- a masked bit times a ring element ---- */

@@ -62,15 +62,22 @@ def payee(p: Place, tile: int) -> int:
     return FIRST + (p.op + p.step + tile) % (p.size - 1)
 
 
-async def give(p: Place, tile: int, values: Sequence[Array], xor: bool = False) -> None:
-    """H's side of `[v]`, for all dealt values of a tile at once.  Overwrites them."""
+async def give(
+    p: Place, tile: int, values: Sequence[Array], xor: bool = False, shares: Array | Sequence[Array] = ()
+) -> None:
+    """H's side of `[v]`, for all dealt values of a tile at once.  Overwrites them.  `shares`: rows for E_1's share of
+    the first value, E_2's and so on, as many as H goes on to need.
+    """
     paid = payee(p, tile)
     minus = np.bitwise_xor if xor else np.subtract
     for k, v in enumerate(values):
+        rows = dict(enumerate(shares, FIRST)) if k == 0 else {}
         part = np.empty(v.shape, v.dtype)
         for i in range(FIRST, p.size):
             if i != paid:
-                minus(v, p.common(i, DEALT + k, part), out=v)
+                minus(v, p.common(i, DEALT + k, rows.get(i, part)), out=v)
+        if paid in rows:
+            rows[paid][...] = v
     await deal([p.to(paid, v) for v in values])
 
 

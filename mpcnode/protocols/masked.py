@@ -262,24 +262,33 @@ class Masked(Protocol):
         return out.reshape(bits[0].shape)
 
     async def trunc(self, p: Place, x: Sharing, by: int) -> Sharing:
-        """[t = r >> f], [b = r >> 63] with r = λ;  c' = m + 2^62;  w_i = λ'_i - t_i + (1 - (c' >> 63))·2^(64-f)·b_i
-        {+ (c' >> f) - 2^(62-f)}; m' = Σ w_i.  1 round.  One bit of slack: Dalskov, Escudero, Keller (ePrint 2019/131,
-        section 3), with the wrap bit dealt, so that there is no rare large error; rounding is stochastic and
-        unbiased.
+        """[t = r >> f], [b = r >> 63] with r = λ;  c' = m + 2^62;  v_i = λ'_i + (1 - (c' >> 63))·b_i mod 2^f;
+        m' = (c' >> f) - 2^(62-f) + 2^(64-f)·Σ v_i, with the mask t + 2^(64-f)·Σ λ'_i: all of t but its wrap is known
+        at either side, so nothing more is opened.  1 round.  One bit of slack: Dalskov, Escudero, Keller (ePrint
+        2019/131, section 3), with the wrap bit dealt, so that there is no rare large error; rounding is stochastic
+        and unbiased.
         """
         a = flat(x[:1])
         out = np.empty((len(x), a.shape[1]), np.uint64)
         wrap = fused.wrap_dtype(by)
 
         async def body(p: Place, k: int, at: slice) -> None:
-            mask = renew(p, out[:, at])
+            c, parts = a[0, at], out[:, at]
             if p.rank == HELPER:
-                await give(p, k, kernels.trunc_deal(a[0, at], by, wrap))
+                t, b = kernels.trunc_deal(c, by, wrap)
+                masks = np.empty((len(parts), *t.shape), wrap)
+                renew(p, masks)
+                parts[0] = t
+                await give(p, k, [t, b], shares=parts[1:])
+                for part, mask in zip(parts, masks, strict=True):
+                    part[...] = kernels.trunc_mask(part, mask, by)
                 await exchange()
                 return
-            t, b = await take(p, k, [(np.uint64, mask.shape), (wrap, mask.shape)])
-            w = kernels.trunc_share(a[0, at], t, b, mask, by, first=p.rank == FIRST)
-            out[0, at] = total(w, await swap(p, w))
+            t, b = await take(p, k, [(np.uint64, c.shape), (wrap, c.shape)])
+            mask = fresh(p, np.empty(c.shape, wrap))
+            parts[1] = kernels.trunc_mask(t, mask, by)
+            v = kernels.trunc_share(c, b, mask)
+            parts[0] = kernels.trunc_open(c, total(v, await swap(p, v)), by)
 
         await tiled(p, tiles(a.shape[1]), body)
         return out.reshape(x.shape)
@@ -355,7 +364,7 @@ class Masked(Protocol):
         return out.reshape(len(out), *b.shape[1:])
 
     def cost(self, op: Op, args: Sequence[Type], size: int) -> Cost:
-        """Per element, n = 2, swap / deal bytes / rounds: mul, dot and conv 8/8/1, trunc by 18 8/12/1, sign of 45 bits
+        """Per element, n = 2, swap / deal bytes / rounds: mul, dot and conv 8/8/1, trunc by 18 4/12/1, sign of 45 bits
         3.8/30.6/3 (for few elements in 2 rounds, see comparison.py), select 8/16/1, inject 8/8/1, and 1/8 and 1/8, /1;
         truncated by 18 on the way, mul and square 8/24/1, select 8/32/1.
         """
@@ -367,7 +376,10 @@ class Masked(Protocol):
         if any(a.kind is Kind.PUBLIC for a in args):
             return Cost()
         match op.name:
-            case "mul" | "select" | "square" | "trunc" if "by" in op.attrs:
+            case "trunc":
+                by = op.integer("by")
+                return Cost(1, np.dtype(fused.wrap_dtype(by)).itemsize * n, fused.dealt_bytes(op.name, by) * n)
+            case "mul" | "select" | "square" if "by" in op.attrs:
                 return Cost(1, 8 * n, fused.dealt_bytes(op.name, op.integer("by")) * n)
             case "mul" | "dot" | "conv" | "inject":
                 return Cost(1, 8 * n, 8 * n)

@@ -39,13 +39,13 @@ def truncated(z: Array, r: Array, by: int, evaluators: int, random: np.random.Ge
         parts = [ring(random, len(value)).astype(value.dtype) for _ in range(evaluators - 1)]
         return [value - sum(parts[1:], parts[0]), *parts]
 
-    c, new_mask = z.view(np.uint64) + r, ring(random, len(z))
+    c = z.view(np.uint64) + r
     ts, bs = (shares(v) for v in kernels.trunc_deal(r, by, wrap_dtype(by)))
-    messages = [
-        kernels.trunc_share(c, t, b, mask, by, first=i == 0)
-        for i, (t, b, mask) in enumerate(zip(ts, bs, shares(new_mask), strict=True))
-    ]
-    return (sum(messages[1:], messages[0]) - new_mask).view(np.int64)
+    masks = shares(ring(random, len(z)).astype(wrap_dtype(by)))
+    messages = [kernels.trunc_share(c, b, mask) for b, mask in zip(bs, masks, strict=True)]
+    new_masks = [kernels.trunc_mask(t, mask, by) for t, mask in zip(ts, masks, strict=True)]
+    m = kernels.trunc_open(c, sum(messages[1:], messages[0]), by)
+    return (m - sum(new_masks[1:], new_masks[0])).view(np.int64)
 
 
 def test_a_million_products_near_the_limit() -> None:

@@ -35,13 +35,13 @@ def test_a_product_by_hand() -> None:
         reveal(b, b.emit("trunc", product, by=18))
     found = cost.estimate(b.graph(), MASKED, PARTIES)
     assert found.rounds == 3  # both inputs at once, the product, the truncation
-    assert found.link_bytes == 2 * 30 * 8
+    assert found.link_bytes == 30 * 8 + 30 * 4  # the product; wraps mod 2^18 in 32 bits
     assert found.total.deal_bytes == 30 * 8 + 30 * 12  # gamma; t, and b mod 2^18 in 32 bits
     assert found.total.owner_bytes == (40 + 12) * 8
     assert found.bytes == 2 * found.link_bytes + found.total.deal_bytes + found.total.owner_bytes
     assert [(line.where, line.ops, line.cost.rounds) for line in found.lines] == [
-        ("t.py:3", 2, 1),
         ("t.py:2", 1, 1),
+        ("t.py:3", 2, 1),
         ("t.py:1", 2, 2),
     ]
 
@@ -71,7 +71,7 @@ def test_a_loop_costs_its_length_times_its_body() -> None:
     reveal(b, loop(b, x, length=7, products=3))
     found = cost.estimate(b.graph(), MASKED, PARTIES)
     assert found.rounds == 1 + 7 * 3 * 2
-    assert found.link_bytes == 7 * 3 * 2 * 12 * 8
+    assert found.link_bytes == 7 * 3 * 12 * (8 + 4)
     [line] = found.lines
     assert line.executions == 1 + 7 * (1 + 3 * 2) + 2
 

@@ -398,8 +398,10 @@ def test_share_formulas(setting: None, first: bool) -> None:
             (62, np.uint64),
         ]:
             same("trunc_deal", x[0], by, kind)
-            same("trunc_share", x[0], x[1], x[2].astype(kind), x[3], by, first=first)
             wrap, product = (v.astype(kind) for v in x[2:4])
+            same("trunc_share", x[0], wrap, product)
+            same("trunc_open", x[0], wrap, by)
+            same("trunc_mask", x[0], wrap, by)
             same("select_trunc_deal", bits(r, size), x[0], by, kind)
             same("select_trunc_share", bits(r, size), *x[:2], wrap, *x[4:], product, x[3], by, first=first)
             same("mul_trunc_deal", x[0], x[1], by, kind)
@@ -415,10 +417,13 @@ def test_share_formulas_take_any_shape(setting: None) -> None:
     same("select_share", bits(r, 6, 4, 5)[::2], *x[1:], first=True)
     same("inject_share", bits(r, 3, 4, 5), x[4], x[5], first=True)
     same("trunc_deal", x[4], 18, np.uint32)
-    same("trunc_share", x[4], x[5], x[4].astype(np.uint32), x[0], 18, first=True)
+    same("trunc_share", x[4], x[4].astype(np.uint32), x[5].astype(np.uint32))
+    same("trunc_open", x[4], x[5].astype(np.uint32), 18)
+    same("trunc_mask", x[4], x[5].astype(np.uint32), 18)
     x = [odd(ring(r, 200)) for _ in range(6)]
     same("mul_share", *x, first=True)
-    same("trunc_share", x[0], x[1], odd(x[2].astype(np.uint32)), x[3], 18, first=True)
+    same("trunc_share", x[0], odd(x[1].astype(np.uint32)), odd(x[2].astype(np.uint32)))
+    same("trunc_open", x[0], odd(x[1].astype(np.uint32)), 18)
     scalar = [ring(r) for _ in range(6)]
     assert native.mul_share(*scalar, first=True).shape == ()
 
@@ -436,13 +441,17 @@ def test_share_formulas_refuse() -> None:
         with pytest.raises(ValueError, match="truncation by"):
             native.trunc_deal(x, by, kind)
         with pytest.raises(ValueError, match="truncation by"):
-            native.trunc_share(x, x, x.astype(kind), x, by, first=True)
+            native.trunc_open(x, x.astype(kind), by)
+        with pytest.raises(ValueError, match="truncation by"):
+            native.trunc_mask(x, x.astype(kind), by)
         with pytest.raises(ValueError, match="truncation by"):
             native.square_trunc_deal(x, by, kind)
         with pytest.raises(ValueError, match="truncation by"):
             native.mul_trunc_share(x, x, x, x, x.astype(kind), x, x.astype(kind), x, by, first=True)
     with pytest.raises(ValueError, match=r"b: want \[4\], got \[5\]"):
-        native.trunc_share(x, x, y, x, 18, first=True)
+        native.trunc_share(x, y, y)
+    with pytest.raises(ValueError, match=r"mask: want uint64\[4\], got uint32\[4\]"):
+        native.trunc_share(x, x, x.astype(np.uint32))
     with pytest.raises(ValueError, match=r"bt: want uint64\[4\], got uint32\[4\]"):
         native.square_trunc_share(x, x, x, x, x.astype(np.uint32), x, 18, first=True)
 
