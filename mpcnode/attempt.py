@@ -50,7 +50,6 @@ class NodeHooks(Hooks):
 
     def __init__(self, task: Task, links: Links, progress: Callable[[int, int], None]) -> None:
         self._task, self._links, self._progress = task, links, progress
-        self.calls: dict[int, int] = defaultdict(int)
         self.seconds: dict[int, float] = defaultdict(float)
         self._began = 0.0
         self.stored: dict[Slot, Array] = {}
@@ -76,9 +75,6 @@ class NodeHooks(Hooks):
 
     def leave(self, number: int) -> None:
         self.seconds[number] += time.perf_counter() - self._links.all_waited_s - self._began
-
-    def value(self, number: int, op: Op, value: Array) -> None:
-        self.calls[number] += 1
 
 
 class Attempt:
@@ -313,12 +309,13 @@ class Attempt:
             for rank, name in enumerate(self._names)
             if rank != self._rank
         ]
+        calls = self.task.plan.executions()
         profile = [
             node_pb2.OpProfile(
                 op=number,
                 name=op.name,
                 where=op.where,
-                calls=hooks.calls[number],
+                calls=calls[number],
                 seconds=hooks.seconds[number],
                 rounds=traffic.op_rounds[number],
                 sent_bytes=traffic.op_sent_bytes[number],

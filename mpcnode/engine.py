@@ -15,7 +15,7 @@ import numpy as np
 
 from mpcnode.graph import Graph, Kind, Op
 from mpcnode.matching import joins, match_rows
-from mpcnode.ops import INTERACTIVE, Call, Local, constant, local
+from mpcnode.ops import Here, Local, constant, interactive, local
 from mpcnode.party import Party, Place
 from mpcnode.protocols import Protocol
 from mpcnode.rounds import Array, Finished, Inbox, Kernel, Lockstep
@@ -51,7 +51,7 @@ class Hooks:
         """... and rests."""
 
     def value(self, number: int, op: Op, value: Array) -> None:
-        """An op's value at this party is there.  For simulation; a node leaves it alone."""
+        """An op's value at this party is there.  For simulation: who leaves it alone is not called."""
 
 
 class Plan:
@@ -69,9 +69,10 @@ class Plan:
         self.uses = [0] * len(graph.ops)
         self.numbers: list[int] = []
         self.bodies: dict[int, Plan] = {}
-        self.defs = [tuple(graph.ops[a] for a in op.args) for op in graph.ops]  # of the arguments
         self.distinct = [tuple(dict.fromkeys(op.args)) for op in graph.ops]  # arguments
-        self.kernels = [local(op, defs) for op, defs in zip(graph.ops, self.defs, strict=True)]  # that need no peer
+        defs = [tuple(graph.ops[a] for a in op.args) for op in graph.ops]
+        self.local = [_wrapping(op, local(op, args)) for op, args in zip(graph.ops, defs, strict=True)]
+        self.interactive = [interactive(op, args) for op, args in zip(graph.ops, defs, strict=True)]
         self.consts = {i: constant(op) for i, op in enumerate(graph.ops) if op.name == "const"}
         self.missing = [sum(a not in self.consts for a in args) for args in self.distinct]
         self.first = [i for i, n in enumerate(self.missing) if n == 0 and i not in self.consts]
@@ -96,6 +97,25 @@ class Plan:
             found |= body.ops()
         return found
 
+    def executions(self, times: int = 1) -> dict[int, int]:
+        """How often each op runs, by number, when the graph does so many times."""
+        found = dict.fromkeys(self.numbers, times)
+        for i, body in self.bodies.items():
+            found |= body.executions(times * self.graph.ops[i].integer("length"))
+        return found
+
+
+def _wrapping(op: Op, kernel: Local | None) -> Local | None:
+    """A kernel of public values: numpy warns of wraps in scalars only, and here they are meant."""
+    if kernel is None or op.type.kind is not Kind.PUBLIC:
+        return kernel
+
+    def quiet(here: Here, *args: Array) -> Array:
+        with np.errstate(over="ignore"):
+            return np.asarray(kernel(here, *args))
+
+    return quiet
+
 
 class Run(NamedTuple):
     """One party's execution of a graph."""
@@ -105,6 +125,7 @@ class Run(NamedTuple):
     hooks: Hooks
     results: dict[str, Array]
     progress: list[int]  # steps done, steps in all
+    observed: bool  # the hooks want to see values
 
 
 async def execute(party: Party, protocol: Protocol, graph: Graph | Plan, hooks: Hooks) -> dict[str, Array]:
@@ -116,7 +137,8 @@ async def execute(party: Party, protocol: Protocol, graph: Graph | Plan, hooks: 
     """
     plan = graph if isinstance(graph, Plan) else Plan(graph)
     await match_rows(party, joins(plan.graph, plan.numbers), hooks.keys)
-    run = Run(party, protocol, hooks, {}, [0, plan.steps])
+    observed = type(hooks).value is not Hooks.value
+    run = Run(party, protocol, hooks, {}, [0, plan.steps], observed)
     if party.rank < party.computing:
         await _sweep(run, plan, (), 0)
     else:
@@ -136,31 +158,45 @@ async def _contribute(run: Run, plan: Plan) -> None:
 async def _sweep(run: Run, plan: Plan, params: Sequence[Array], step: int, outermost: bool = True) -> list[Array]:
     """Run one graph, or a loop's body once, and return its outputs."""
     frame = _Frame(run, plan, params, step, outermost)
+    ops, numbers, kernels, values = plan.graph.ops, plan.numbers, plan.local, frame.values
+    enter, leave = run.hooks.enter, run.hooks.leave
+    here = Here(run.protocol, run.party.at(0, step))  # of local ops, which draw nothing there
     lockstep = Lockstep()
-    queue: list[tuple[int, Kernel[Any] | None, Inbox | None]] = [(i, None, None) for i in plan.first]
-    kernels = plan.kernels
-    done: Finished | None
+    queue = list(plan.first)
+    resumed: dict[int, tuple[Kernel[Any], Inbox]] = {}
     try:
         while queue:
             while queue:
-                i, waiting, got = heapq.heappop(queue)
-                kernel = kernels[i]
+                i = heapq.heappop(queue)
+                op, number, kernel = ops[i], numbers[i], kernels[i]
                 if kernel is not None:
-                    done = Finished(frame.compute(i, kernel))
+                    enter(number, op)
+                    value = kernel(here, *[values[a] for a in op.args])
+                    leave(number)
                 else:
-                    done = await frame.resume(lockstep, i, waiting, got)
-                if done is not None:
-                    for user in frame.finish(i, done.result):
-                        heapq.heappush(queue, (user, None, None))
-                done = None  # the value is freed with its last use
+                    if op.name != "loop":  # its inner ops report for themselves
+                        enter(number, op)
+                    begun: Finished | Kernel[Any] | None
+                    begun, got = resumed.pop(i) if i in resumed else (frame.begin(i, op), None)
+                    done = begun if isinstance(begun, Finished) else await lockstep.add(i, begun, got)
+                    if op.name != "loop":
+                        leave(number)
+                    if done is None:
+                        continue
+                    value = done.result
+                    del begun, done
+                for user in frame.finish(i, value):
+                    heapq.heappush(queue, user)
+                del value  # it is freed with its last use
             if len(lockstep):
-                queue = list(await lockstep.turn())
+                turned = await lockstep.turn()
+                resumed = {i: (waiting, got) for i, waiting, got in turned}
+                queue = list(resumed)  # in order: they were added so
     finally:
         lockstep.close()
-        for _, waiting, _ in queue:
-            if waiting is not None:
-                waiting.close()
-    return [frame.values[o] for o in plan.graph.outputs]
+        for waiting, _ in resumed.values():
+            waiting.close()
+    return [values[o] for o in plan.graph.outputs]
 
 
 class _Frame:
@@ -173,69 +209,39 @@ class _Frame:
         self.uses = list(plan.uses)
         for i, value in plan.consts.items():
             self.values[i] = value
-            run.hooks.value(plan.numbers[i], plan.graph.ops[i], value)
+            if run.observed:
+                run.hooks.value(plan.numbers[i], plan.graph.ops[i], value)
 
-    def call(self, i: int) -> Call:
-        """Op i, about to be executed."""
-        run, plan = self.run, self.plan
-        op = plan.graph.ops[i]
-        p = run.party.at(plan.numbers[i], self.step)
-        return Call(run.protocol, p, op, plan.defs[i], [self.values[a] for a in op.args])
-
-    def compute(self, i: int, kernel: Local) -> Array:
-        """The value of an op that needs no peer."""
-        call, number = self.call(i), self.plan.numbers[i]
-        self.run.hooks.enter(number, call.op)
-        if call.op.type.kind is Kind.PUBLIC:  # numpy warns of wraps in scalars only; here they are meant
-            with np.errstate(over="ignore"):
-                value = np.asarray(kernel(call))
-        else:
-            value = kernel(call)
-        self.run.hooks.leave(number)
-        return value
-
-    async def resume(
-        self, lockstep: Lockstep, i: int, kernel: Kernel[Any] | None, got: Inbox | None
-    ) -> Finished | None:
-        """Start op i, or go on with its kernel; its value if it is there now."""
-        op, number = self.plan.graph.ops[i], self.plan.numbers[i]
-        if op.name == "loop":  # its inner ops report for themselves
-            return await lockstep.add(i, kernel or _loop(self, i, op), got)
-        self.run.hooks.enter(number, op)
-        try:
-            if kernel is None:
-                begun = self._begin(i, op)
-                if isinstance(begun, Finished):
-                    return begun
-                kernel = begun
-            return await lockstep.add(i, kernel, got)
-        finally:
-            self.run.hooks.leave(number)
-
-    def _begin(self, i: int, op: Op) -> Finished | Kernel[Any]:
-        run, call = self.run, self.call(i)
+    def begin(self, i: int, op: Op) -> Finished | Kernel[Any]:
+        """Start an op that is not local."""
+        run, args = self.run, [self.values[a] for a in op.args]
+        p = run.party.at(self.plan.numbers[i], self.step)
+        kernel = self.plan.interactive[i]
+        if kernel is not None:
+            return kernel(Here(run.protocol, p), *args)
         match op.name:
+            case "loop":
+                return _loop(self, i, op)
             case "param":
                 return Finished(self.params[op.integer("index")])
             case "get":
-                return Finished(call.args[0][op.integer("index")])
+                return Finished(args[0][op.integer("index")])
             case "input":
-                return _input(run, call.p, op)
-            case "reveal":
-                _reveal(run, call.p, op, call.defs[0], call.args[0])
-                return Finished(call.args[0])
+                return _input(run, p, op)
             case "load":
-                return Finished(_loaded(run, call.p, op))
+                return Finished(_loaded(run, p, op))
             case "store":
-                run.hooks.store(op, call.args[0])
-                return Finished(call.args[0])
-        return INTERACTIVE[op.name](call)
+                run.hooks.store(op, args[0])
+                return Finished(args[0])
+        assert op.name == "reveal", f"no kernel for {op.name}"
+        _reveal(run, p, op, self.plan.graph.ops[op.args[0]], args[0])
+        return Finished(args[0])
 
     def finish(self, i: int, value: Any) -> list[int]:
         """Keep a value, free those that it was the last to use, and return the ops that can start now."""
         plan, missing, uses = self.plan, self.missing, self.uses
         op = plan.graph.ops[i]
-        if op.name != "loop":
+        if self.run.observed and op.name != "loop":
             self.run.hooks.value(plan.numbers[i], op, value)
         if uses[i]:
             self.values[i] = value

@@ -1,7 +1,9 @@
 """One kernel an op.  Local ops are functions on arrays; interactive ones are coroutines of the protocol.
 
-A public value is a uint64 array of its shape; a sharing has a leading axis of parts in front of it, and the same
-numpy line serves both with `lead` axes more (0 or 1).
+What an op's attributes say is worked out once for a plan: each function here makes the kernel of one op, which is
+called with where it runs and the values of the arguments, in every iteration.  A public value is a uint64 array of its
+shape; a sharing has a leading axis of parts in front of it, and the same numpy line serves both with `lead` axes more
+(0 or 1).
 """
 
 from __future__ import annotations
@@ -19,34 +21,24 @@ from mpcnode.protocols import Bilinear, Protocol
 from mpcnode.rounds import Array, Kernel
 
 
-class Call(NamedTuple):
-    """One execution of an op: where it happens, its arguments' ops (for their types) and their values at this party."""
+class Here(NamedTuple):
+    """Where a kernel runs: at this party, at one execution of an op."""
 
     protocol: Protocol
     p: Place
-    op: Op
-    defs: Sequence[Op]
-    args: Sequence[Array]
 
-    @property
-    def lead(self) -> int:
-        """Leading axes of the first argument."""
-        return _lead(self.defs[0])
 
-    def public(self, i: int) -> bool:
-        return self.defs[i].type.kind is Kind.PUBLIC
+Local: TypeAlias = Callable[..., Array]  # (here, *values of the arguments)
+Interactive: TypeAlias = Callable[..., Kernel[Array]]  # the same; a coroutine
+Ops: TypeAlias = Sequence[Op]  # those of the arguments, for their types
 
-    def numbers(self, i: int) -> list[int]:
-        """A public argument as Python integers."""
-        return [int(v) for v in self.args[i].view(np.int64).reshape(-1)]
+
+def _public(op: Op) -> bool:
+    return op.type.kind is Kind.PUBLIC
 
 
 def _lead(op: Op) -> int:
-    return 0 if op.type.kind is Kind.PUBLIC else 1
-
-
-Local: TypeAlias = Callable[[Call], Array]
-Interactive: TypeAlias = Callable[[Call], Kernel[Array]]
+    return 0 if _public(op) else 1
 
 
 # ---- structure -----------------------------------------------------------------------------------------------------
@@ -55,104 +47,137 @@ def constant(op: Op) -> Array:
     return np.asarray(op.value).view(np.uint64)
 
 
-def _reshape(c: Call) -> Array:
-    x = c.args[0]
-    return x.reshape((*x.shape[: c.lead], *c.op.integers("shape")))
+def _reshape(op: Op, defs: Ops) -> Local:
+    shape = op.integers("shape")
+    if _public(op):
+        return lambda here, x: x.reshape(shape)
+    return lambda here, x: x.reshape((len(x), *shape))
 
 
-def _transpose(c: Call) -> Array:
-    return c.args[0].transpose(*range(c.lead), *(a + c.lead for a in c.op.integers("perm")))
+def _transpose(op: Op, defs: Ops) -> Local:
+    lead = _lead(defs[0])
+    axes = (*range(lead), *(a + lead for a in op.integers("perm")))
+    return lambda here, x: x.transpose(axes)
 
 
-def _broadcast(c: Call) -> Array:
-    x, shape, dims = c.args[0], c.op.integers("shape"), c.op.integers("dims")
-    lead = x.shape[: c.lead]
+def _broadcast(op: Op, defs: Ops) -> Local:
+    shape, public = op.integers("shape"), _public(op)
     inner = [1] * len(shape)
-    for axis, d in enumerate(dims):
-        inner[d] = x.shape[c.lead + axis]
-    return np.broadcast_to(x.reshape((*lead, *inner)), (*lead, *shape))
+    for axis, d in enumerate(op.integers("dims")):
+        inner[d] = defs[0].type.shape[axis]
+
+    def kernel(here: Here, x: Array) -> Array:
+        lead = () if public else x.shape[:1]
+        return np.broadcast_to(x.reshape((*lead, *inner)), (*lead, *shape))
+
+    return kernel
 
 
-def _slice(c: Call) -> Array:
-    cuts = zip(c.op.integers("start"), c.op.integers("limit"), c.op.integers("stride"), strict=True)
-    return c.args[0][(slice(None),) * c.lead + tuple(slice(a, b, s) for a, b, s in cuts)]
+def _slice(op: Op, defs: Ops) -> Local:
+    cuts = zip(op.integers("start"), op.integers("limit"), op.integers("stride"), strict=True)
+    at = (slice(None),) * _lead(defs[0]) + tuple(slice(a, b, s) for a, b, s in cuts)
+    return lambda here, x: x[at]
 
 
-def _concat(c: Call) -> Array:
-    return np.concatenate(c.args, axis=c.lead + c.op.integer("axis"))
+def _concat(op: Op, defs: Ops) -> Local:
+    axis = _lead(defs[0]) + op.integer("axis")
+    return lambda here, *parts: np.concatenate(parts, axis=axis)
 
 
-def _joined(c: Call) -> Array:
-    return np.concatenate(c.args, axis=1 + c.lead)
+def _joined(op: Op, defs: Ops) -> Local:
+    axis = 1 + _lead(defs[0])
+    return lambda here, *parts: np.concatenate(parts, axis=axis)
 
 
-def _pad(c: Call) -> Array:
-    ends = list(zip(c.op.integers("low"), c.op.integers("high"), strict=True))
-    widths = [(0, 0)] * c.lead + ends
-    return np.pad(c.args[0], widths) if widths else c.args[0]
+def _pad(op: Op, defs: Ops) -> Local:
+    ends = list(zip(op.integers("low"), op.integers("high"), strict=True))
+    widths = [(0, 0)] * _lead(defs[0]) + ends
+    return lambda here, x: np.pad(x, widths) if widths else x
 
 
-def _rev(c: Call) -> Array:
-    return np.flip(c.args[0], tuple(a + c.lead for a in c.op.integers("axes")))
+def _rev(op: Op, defs: Ops) -> Local:
+    lead = _lead(defs[0])
+    axes = tuple(a + lead for a in op.integers("axes"))
+    return lambda here, x: np.flip(x, axes)
 
 
-def _take(c: Call) -> Array:
-    return np.take(c.args[0], c.args[1].view(np.int64), axis=c.lead + c.op.integer("axis"))
+def _take(op: Op, defs: Ops) -> Local:
+    axis = _lead(defs[0]) + op.integer("axis")
+    return lambda here, x, indices: np.take(x, indices.view(np.int64), axis=axis)
 
 
-def _corner(c: Call, position: int, block: Sequence[int]) -> tuple[slice, ...]:
-    starts = [min(max(s, 0), n - b) for s, n, b in zip(c.numbers(position), c.defs[0].type.shape, block, strict=True)]
-    return (slice(None),) * c.lead + tuple(slice(s, s + b) for s, b in zip(starts, block, strict=True))
+def _corner(op: Op, block: Sequence[int]) -> Callable[[Array], tuple[slice, ...]]:
+    """Of a value of `op`: the block that starts at given indices, moved inside of its edges."""
+    lead, ends = (slice(None),) * _lead(op), [n - b for n, b in zip(op.type.shape, block, strict=True)]
+
+    def at(starts: Array) -> tuple[slice, ...]:
+        inside = [min(max(int(s), 0), end) for s, end in zip(starts.view(np.int64).reshape(-1), ends, strict=True)]
+        return lead + tuple(slice(s, s + b) for s, b in zip(inside, block, strict=True))
+
+    return at
 
 
-def _dynamic_slice(c: Call) -> Array:
-    return c.args[0][_corner(c, 1, c.op.integers("sizes"))]
+def _dynamic_slice(op: Op, defs: Ops) -> Local:
+    corner = _corner(defs[0], op.integers("sizes"))
+    return lambda here, x, starts: x[corner(starts)]
 
 
-def _dynamic_update(c: Call) -> Array:
-    out = np.array(c.args[0])
-    out[_corner(c, 2, c.defs[1].type.shape)] = c.args[1]
-    return out
+def _dynamic_update(op: Op, defs: Ops) -> Local:
+    corner = _corner(defs[0], defs[1].type.shape)
+
+    def kernel(here: Here, x: Array, block: Array, starts: Array) -> Array:
+        out = np.array(x)
+        out[corner(starts)] = block
+        return out
+
+    return kernel
 
 
-def _lift(c: Call) -> Array:
-    x = (c.args[0] & np.uint64(1)).astype(np.uint8) if c.op.type.kind is Kind.BIT else c.args[0]
-    return c.protocol.add_public(c.p, np.zeros((c.protocol.parts(c.p, c.op.type.kind), *x.shape), x.dtype), x)
+def _lift(op: Op, defs: Ops) -> Local:
+    kind = op.type.kind
+
+    def kernel(here: Here, x: Array) -> Array:
+        public = (x & np.uint64(1)).astype(np.uint8) if kind is Kind.BIT else x
+        nothing = np.zeros((here.protocol.parts(here.p, kind), *public.shape), public.dtype)
+        return here.protocol.add_public(here.p, nothing, public)
+
+    return kernel
 
 
 # ---- linear --------------------------------------------------------------------------------------------------------
-def _add(c: Call) -> Array:
-    x, y = c.args
-    if c.public(0) == c.public(1):
-        return np.add(x, y)
-    return c.protocol.add_public(c.p, x, y) if c.public(1) else c.protocol.add_public(c.p, y, x)
+def _add(op: Op, defs: Ops) -> Local:
+    if _public(defs[0]) == _public(defs[1]):
+        return lambda here, x, y: np.add(x, y)
+    if _public(defs[1]):
+        return lambda here, x, y: here.protocol.add_public(here.p, x, y)
+    return lambda here, x, y: here.protocol.add_public(here.p, y, x)
 
 
-def _sub(c: Call) -> Array:
-    x, y = c.args
-    if c.public(0) == c.public(1):
-        return np.subtract(x, y)
-    return (
-        c.protocol.add_public(c.p, x, np.negative(y)) if c.public(1) else c.protocol.add_public(c.p, np.negative(y), x)
-    )
+def _sub(op: Op, defs: Ops) -> Local:
+    if _public(defs[0]) == _public(defs[1]):
+        return lambda here, x, y: np.subtract(x, y)
+    if _public(defs[1]):
+        return lambda here, x, y: here.protocol.add_public(here.p, x, np.negative(y))
+    return lambda here, x, y: here.protocol.add_public(here.p, np.negative(y), x)
 
 
-def _neg(c: Call) -> Array:
-    return np.negative(c.args[0])
+def _neg(op: Op, defs: Ops) -> Local:
+    return lambda here, x: np.negative(x)
 
 
-def _sum(c: Call) -> Array:
-    total: Array = c.args[0].sum(axis=tuple(a + c.lead for a in c.op.integers("axes")), dtype=np.uint64)
-    return total
+def _sum(op: Op, defs: Ops) -> Local:
+    lead = _lead(defs[0])
+    axes = tuple(a + lead for a in op.integers("axes"))
+    return lambda here, x: np.add.reduce(x, axis=axes, dtype=np.uint64)
 
 
-def _scale(c: Call) -> Array:
-    by = c.op.integer("by")
-    return c.args[0] if by == 1 else np.multiply(c.args[0], np.uint64(by % (1 << 64)))
+def _scale(op: Op, defs: Ops) -> Local:
+    by = np.uint64(op.integer("by") % (1 << 64))
+    return (lambda here, x: x) if by == 1 else lambda here, x: np.multiply(x, by)
 
 
-def _public_mul(c: Call) -> Array:
-    return np.multiply(*c.args)
+def _public_mul(op: Op, defs: Ops) -> Local:
+    return lambda here, x, y: np.multiply(x, y)
 
 
 def _bilinear(op: Op) -> Bilinear:
@@ -171,87 +196,105 @@ def _bilinear(op: Op) -> Bilinear:
     )
 
 
-def _public_product(c: Call) -> Array:
+def _public_product(op: Op, defs: Ops) -> Local:
     """Of each part with what is public."""
-    f, (x, y) = _bilinear(c.op), c.args
-    if f.times > 1:
-        x = np.multiply(x, np.uint64(f.times))
-    if c.public(0) and c.public(1):
-        return f.product(x, y)
-    return np.stack([f.product(part, y) for part in x] if c.public(1) else [f.product(x, part) for part in y])
+    f, public = _bilinear(op), (_public(defs[0]), _public(defs[1]))
+
+    def kernel(here: Here, x: Array, y: Array) -> Array:
+        if f.times > 1:
+            x = np.multiply(x, np.uint64(f.times))
+        if all(public):
+            return f.product(x, y)
+        return np.stack([f.product(part, y) for part in x] if public[1] else [f.product(x, part) for part in y])
+
+    return kernel
 
 
 # ---- bits ----------------------------------------------------------------------------------------------------------
-def _bits(c: Call) -> tuple[Array, Array]:
-    """A sharing of bits and public bits, in this order, of two arguments in any order."""
-    x, y = c.args
-    bits, public = (x, y) if c.public(1) else (y, x)
-    return bits, (public & np.uint64(1)).astype(np.uint8)  # whatever a graph says there, it counts mod 2
+def _with_bits(defs: Ops, f: Callable[[Here, Array, Array], Array]) -> Local:
+    """f of a sharing of bits and of public bits, of two arguments in any order; whatever a graph says there, it counts
+    mod 2.
+    """
+
+    def public(x: Array) -> Array:
+        return (x & np.uint64(1)).astype(np.uint8)
+
+    if _public(defs[1]):
+        return lambda here, x, y: f(here, x, public(y))
+    return lambda here, x, y: f(here, y, public(x))
 
 
-def _xor(c: Call) -> Array:
-    if not (c.public(0) or c.public(1)):
-        return np.bitwise_xor(*c.args)
-    b, d = _bits(c)
-    return c.protocol.add_public(c.p, b, d)
+def _xor(op: Op, defs: Ops) -> Local:
+    if not any(map(_public, defs)):
+        return lambda here, x, y: np.bitwise_xor(x, y)
+    return _with_bits(defs, lambda here, b, d: here.protocol.add_public(here.p, b, d))
 
 
-def _public_and(c: Call) -> Array:
-    return np.bitwise_and(*_bits(c))
+def _public_and(op: Op, defs: Ops) -> Local:
+    return _with_bits(defs, lambda here, b, d: np.bitwise_and(b, d))
 
 
-def _public_or(c: Call) -> Array:
-    b, d = _bits(c)
-    return c.protocol.add_public(c.p, b & (d ^ np.uint8(1)), d)
+def _public_or(op: Op, defs: Ops) -> Local:
+    return _with_bits(defs, lambda here, b, d: here.protocol.add_public(here.p, b & (d ^ np.uint8(1)), d))
 
 
-def _not(c: Call) -> Array:
-    return c.protocol.add_public(c.p, c.args[0], np.uint8(1))  # type: ignore[arg-type]
+def _not(op: Op, defs: Ops) -> Local:
+    one = np.asarray(np.uint8(1))
+    return lambda here, x: here.protocol.add_public(here.p, x, one)
 
 
 # ---- interactive ---------------------------------------------------------------------------------------------------
-async def _mul(c: Call) -> Array:
-    return await c.protocol.mul(c.p, c.args[0], c.args[1], c.op.integer("by", 0))
+def _mul(op: Op, defs: Ops) -> Interactive:
+    by = op.integer("by", 0)
+    return lambda here, x, y: here.protocol.mul(here.p, x, y, by)
 
 
-async def _square(c: Call) -> Array:
-    return await c.protocol.square(c.p, c.args[0], c.op.integer("by"))
+def _square(op: Op, defs: Ops) -> Interactive:
+    by = op.integer("by")
+    return lambda here, x: here.protocol.square(here.p, x, by)
 
 
-async def _product(c: Call) -> Array:
-    return await c.protocol.bilinear(c.p, _bilinear(c.op), *c.args)
+def _product(op: Op, defs: Ops) -> Interactive:
+    f = _bilinear(op)
+    return lambda here, x, y: here.protocol.bilinear(here.p, f, x, y)
 
 
-async def _and(c: Call) -> Array:
-    return await c.protocol.and_(c.p, *c.args)
+def _and(op: Op, defs: Ops) -> Interactive:
+    return lambda here, *bits: here.protocol.and_(here.p, *bits)
 
 
-async def _or(c: Call) -> Array:
-    x, y = c.args
-    return np.bitwise_xor(x ^ y, await c.protocol.and_(c.p, x, y))
+def _or(op: Op, defs: Ops) -> Interactive:
+    async def kernel(here: Here, x: Array, y: Array) -> Array:
+        return np.bitwise_xor(x ^ y, await here.protocol.and_(here.p, x, y))
+
+    return kernel
 
 
-async def _trunc(c: Call) -> Array:
-    return await c.protocol.trunc(c.p, c.args[0], c.op.integer("by"))
+def _trunc(op: Op, defs: Ops) -> Interactive:
+    by = op.integer("by")
+    return lambda here, x: here.protocol.trunc(here.p, x, by)
 
 
-async def _sign(c: Call) -> Array:
-    return await c.protocol.sign(c.p, c.args[0], c.op.integer("lo"), c.op.integer("top", TOP))
+def _sign(op: Op, defs: Ops) -> Interactive:
+    lo, top = op.integer("lo"), op.integer("top", TOP)
+    return lambda here, x: here.protocol.sign(here.p, x, lo, top)
 
 
-async def _onehot(c: Call) -> Array:
-    return await c.protocol.onehot(c.p, c.args[0], c.op.integer("size"))
+def _onehot(op: Op, defs: Ops) -> Interactive:
+    size = op.integer("size")
+    return lambda here, x: here.protocol.onehot(here.p, x, size)
 
 
-async def _select(c: Call) -> Array:
-    return await c.protocol.select(c.p, c.args[0], c.args[1], c.op.integer("keep"), c.op.integer("by", 0))
+def _select(op: Op, defs: Ops) -> Interactive:
+    keep, by = op.integer("keep"), op.integer("by", 0)
+    return lambda here, b, x: here.protocol.select(here.p, b, x, keep, by)
 
 
-async def _inject(c: Call) -> Array:
-    return await c.protocol.inject(c.p, c.args[0])
+def _inject(op: Op, defs: Ops) -> Interactive:
+    return lambda here, b: here.protocol.inject(here.p, b)
 
 
-LOCAL: dict[str, Local] = {
+LOCAL: dict[str, Callable[[Op, Ops], Local]] = {
     "join": _joined,
     "lift": _lift,
     "reshape": _reshape,
@@ -272,7 +315,7 @@ LOCAL: dict[str, Local] = {
     "xor": _xor,
     "not": _not,
 }
-INTERACTIVE: dict[str, Interactive] = {
+INTERACTIVE: dict[str, Callable[[Op, Ops], Interactive]] = {
     "mul": _mul,
     "square": _square,
     "dot": _product,
@@ -285,7 +328,7 @@ INTERACTIVE: dict[str, Interactive] = {
     "select": _select,
     "inject": _inject,
 }
-PUBLIC_FACTOR: dict[str, Local] = {
+PUBLIC_FACTOR: dict[str, Callable[[Op, Ops], Local]] = {
     "mul": _public_mul,
     "dot": _public_product,
     "conv": _public_product,
@@ -294,8 +337,14 @@ PUBLIC_FACTOR: dict[str, Local] = {
 }
 
 
-def local(op: Op, defs: Sequence[Op]) -> Local | None:
+def local(op: Op, defs: Ops) -> Local | None:
     """The op's kernel if it needs no peer: a product with a public factor needs none."""
-    if op.name in PUBLIC_FACTOR and any(d.type.kind is Kind.PUBLIC for d in defs):
-        return PUBLIC_FACTOR[op.name]
-    return LOCAL.get(op.name)
+    bind = PUBLIC_FACTOR.get(op.name) if any(map(_public, defs)) else None
+    bind = bind or LOCAL.get(op.name)
+    return None if bind is None else bind(op, defs)
+
+
+def interactive(op: Op, defs: Ops) -> Interactive | None:
+    """The op's kernel if it does need peers."""
+    bind = INTERACTIVE.get(op.name)
+    return None if bind is None else bind(op, defs)

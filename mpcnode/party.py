@@ -59,8 +59,6 @@ class Party:
         filled in place: a numpy scalar or a strided view would be copied, and its owner would go on without a
         mask.
         """
-        if not isinstance(out, np.ndarray) or not out.flags.c_contiguous:
-            raise ValueError("randomness fills C-contiguous arrays only")
         return self._prgs[peer].fill(nonce, out)
 
 

@@ -16,6 +16,7 @@ Rule: all parties stop equally often for `exchange` in a kernel (an empty one is
 from __future__ import annotations
 
 import enum
+import math
 import types
 from collections.abc import Coroutine, Generator, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -49,7 +50,7 @@ class Recv(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 class Exchange(NamedTuple):
@@ -89,22 +90,6 @@ class Finished(NamedTuple):
     result: Any
 
 
-@types.coroutine
-def advance(kernel: Kernel[Any], got: Inbox | None) -> Generator[Exchange, Inbox, Finished | Sequence[Recv]]:
-    """Run `kernel` to the end of its round or to its result; what it posts and deals on the way goes out at once."""
-    try:
-        while True:
-            what = kernel.send(got)
-            if what.when is not When.ROUND:
-                got = yield what
-                continue
-            if what.send:
-                yield Exchange(what.send, (), When.POST)
-            return what.recv
-    except StopIteration as stop:
-        return Finished(stop.value)
-
-
 class Lockstep:
     """Kernels that run side by side: their n-th exchanges share a round.  Arrays to one peer leave in the order of
     `add`.
@@ -121,12 +106,21 @@ class Lockstep:
     def add(
         self, key: int, kernel: Kernel[Any], got: Inbox | None = None
     ) -> Generator[Exchange, Inbox, Finished | None]:
-        """Run a kernel to the end of the current round; its result if it has one already."""
-        stopped = yield from advance(kernel, got)
-        if isinstance(stopped, Finished):
-            return stopped
-        self._waiting.append((key, kernel, len(stopped)))
-        self._recv += stopped
+        """Run a kernel to the end of the current round; its result if it has one already.  What it posts and deals on
+        the way goes out at once.
+        """
+        try:
+            while True:
+                what = kernel.send(got)
+                if what.when is When.ROUND:
+                    break
+                got = yield what
+        except StopIteration as stop:
+            return Finished(stop.value)
+        if what.send:
+            yield Exchange(what.send, (), When.POST)
+        self._waiting.append((key, kernel, len(what.recv)))
+        self._recv += what.recv
         return None
 
     async def turn(self) -> list[tuple[int, Kernel[Any], Inbox]]:

@@ -36,8 +36,8 @@ class Prg:
         """
         if len(nonce) != NONCE_BYTES:
             raise ValueError(f"a PRG nonce has {NONCE_BYTES} bytes, not {len(nonce)}")
-        if not out.flags.c_contiguous:
-            raise ValueError("the output of a PRG is C-contiguous")
+        if not isinstance(out, np.ndarray) or not out.flags.c_contiguous:
+            raise ValueError("randomness fills C-contiguous arrays only")
         encryptor = self._encryptor
         encryptor.reset_nonce(nonce + _COUNTER)
         flat = (out if out.ndim else out.reshape(1)).view(np.uint8)

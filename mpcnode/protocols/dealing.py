@@ -101,12 +101,11 @@ def tiles(n: int) -> list[slice]:
 Body: TypeAlias = Callable[[Place, int, slice], Kernel[None]]
 
 
-async def tiled(p: Place, cuts: Sequence[slice], body: Body) -> None:
+def tiled(p: Place, cuts: Sequence[slice], body: Body) -> Kernel[object]:
     """Run `body` on every tile; their rounds are shared."""
     if len(cuts) == 1:
-        await body(p, 0, cuts[0])
-    else:
-        await par(*(body(p.tile(k), k, at) for k, at in enumerate(cuts)))
+        return body(p, 0, cuts[0])
+    return par(*(body(p.tile(k), k, at) for k, at in enumerate(cuts)))
 
 
 def flat(x: Sharing) -> Array:

@@ -76,8 +76,9 @@ class Masked(Protocol):
         """Local: a constant touches m only."""
         if p.rank == HELPER:
             return x
-        m = x[0] ^ c if x.dtype == np.uint8 else np.add(x[0], c)
-        return np.stack([m, x[1]])
+        out = np.array(x, order="C")
+        out[0, ...] = x[0] ^ c if x.dtype == np.uint8 else np.add(x[0], c)
+        return out
 
     async def share(self, p: Place, owner: int, shape: tuple[int, ...], value: Array | None) -> Sharing:
         """λ = λ_D alone when an evaluator D owns the value, else all λ_i; the owner sends m.  1 round."""
@@ -450,6 +451,6 @@ def apart(p: Place, x: Sharing, y: Sharing, c: int) -> Factors:
 def axis_tiles(shape: tuple[int, ...], axis: int, least: int) -> list[slice]:
     """Cuts of one axis so that a tile has about TILE elements, and not less than `least` entries."""
     length = shape[axis]
-    entry_elements = max(1, int(np.prod(shape)) // max(1, length))
+    entry_elements = max(1, math.prod(shape) // max(1, length))
     step = max(least, -(-TILE // entry_elements))  # rounded up: tiles are numbered with 16 bits
     return [slice(a, min(a + step, length)) for a in range(0, length, step)] or [slice(0, 0)]
