@@ -1,7 +1,7 @@
 """The table of functions: each row says how a function is called on secret numbers, of which interval they may be, and
 how near its result comes to plain jax; or with which sentence it is refused.
 
-`test_functions.py` runs the rows, `document.py` shows them in docs/functions.md.
+`test_functions.py` runs the rows, `function_page.py` shows them in docs/functions.md.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 
-import document
+import function_page
 from compiling import evaluated, traced
 from function_table import Numbers, Row
 
@@ -23,7 +23,7 @@ from coordinator.frontend import CompileError
 from coordinator.frontend.known import FAST
 from coordinator.lower.passes import compile
 
-ROWS = document.rows()
+ROWS = function_page.rows()
 SUPPORTED = list({(r.call, *r[3:]): r for r in ROWS if r.call and not r.refused}.values())  # one of two names
 BATCH = 24  # rows of one program: many at once are traced and computed sooner
 BATCHES = [SUPPORTED[i : i + BATCH] for i in range(0, len(SUPPORTED), BATCH)]
@@ -92,11 +92,11 @@ def test_refused_with_the_line(row: Row) -> None:
         assert re.match(r"(test_functions|rows_\w+)\.py:\d+: ", str(caught.value))
 
 
-@pytest.mark.parametrize("module", document.WHOLE, ids=lambda m: m.name)
+@pytest.mark.parametrize("module", function_page.WHOLE, ids=lambda m: m.name)
 def test_every_function_has_a_row(module: Any) -> None:
     assert {row.name for row in ROWS if row.module == module.name} == module.public_names()
 
 
 def test_the_page_shows_the_table() -> None:
-    told = "docs/functions.md is stale: run python tests/functions/document.py"
-    assert document.shown(document.PAGE.read_text()) == document.table(), told
+    told = "docs/functions.md is stale: run python tests/functions/function_page.py"
+    assert function_page.shown(function_page.PAGE.read_text()) == function_page.table(), told

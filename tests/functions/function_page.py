@@ -1,4 +1,4 @@
-"""docs/functions.md shows the table: `python tests/functions/document.py` writes it, and a test compares it."""
+"""docs/functions.md shows the table: `python tests/functions/function_page.py` writes it, and a test compares it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import rows_lax
 import rows_nn
 import rows_numpy
-import rows_optax
+import rows_optax_losses
 import rows_shapes
 import rows_special
 from function_table import ROWS, Module, Row
@@ -19,11 +19,11 @@ WHOLE: list[Module] = [
     rows_numpy.NP,
     rows_numpy.LA,
     rows_special.SP,
-    rows_optax.LOSSES,
+    rows_optax_losses.LOSSES,
 ]  # every name has a row
 MODULES = {m.name: m for m in (*WHOLE, rows_shapes.NP, rows_lax.LAX)}
 PAGE = Path(__file__).parents[2] / "docs" / "functions.md"
-BEGIN, END = "<!-- written by tests/functions/document.py -->\n", "<!-- end -->\n"
+BEGIN, END = "<!-- written by tests/functions/function_page.py -->\n", "<!-- end -->\n"
 
 
 def rows() -> list[Row]:
