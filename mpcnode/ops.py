@@ -275,6 +275,11 @@ def _trunc(op: Op, defs: Ops) -> Interactive:
     return lambda here, x: here.protocol.trunc(here.p, x, by)
 
 
+def _rescale(op: Op, defs: Ops) -> Interactive:
+    by, times = op.integer("by"), op.integer("times")
+    return lambda here, x: here.protocol.trunc(here.p, x, by, times)
+
+
 def _sign(op: Op, defs: Ops) -> Interactive:
     lo, top = op.integer("lo"), op.integer("top", TOP)
     return lambda here, x: here.protocol.sign(here.p, x, lo, top)
@@ -323,6 +328,7 @@ INTERACTIVE: dict[str, Callable[[Op, Ops], Interactive]] = {
     "and": _and,
     "or": _or,
     "trunc": _trunc,
+    "rescale": _rescale,
     "sign": _sign,
     "onehot": _onehot,
     "select": _select,

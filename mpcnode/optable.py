@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from mpcnode.graph import MAX_AND, MAX_ELEMENTS, MAX_ONEHOT, TOP, Graph, GraphError, Kind, Op, Type
+from mpcnode.kernels.reference import MOST_TIMES
 from mpcnode.window import Window
 
 PUBLIC, ARITH, BIT = Kind.PUBLIC, Kind.ARITH, Kind.BIT
@@ -307,6 +308,15 @@ def _trunc(args: Sequence[Op], op: Op) -> Type:
     return t._replace(frac=t.frac - op.integer("by"))
 
 
+def _rescale(args: Sequence[Op], op: Op) -> Type:
+    """Times times/2^by, at most 1, with `frac` fraction bits of its own, and rounded as by a truncation."""
+    t, by, times = args[0].type, op.integer("by"), op.integer("times")
+    need(t.kind is ARITH, "rescales arith values only")
+    need(1 <= by <= 62, "by must be 1 to 62")
+    need(1 <= times <= min(MOST_TIMES, 1 << by), "times must be 1 to 2^by, and below 2^31")
+    return t._replace(frac=t.frac + op.integer("frac") - by)
+
+
 def _xor(args: Sequence[Op], op: Op) -> Type:
     a, b = args[0].type, args[1].type
     need(_join(a, b) is BIT and a.frac == b.frac == 0, "wants a bit, and a bit or public zeros and ones")
@@ -446,6 +456,7 @@ OPS: dict[str, Row] = {
     "dot": Row(2, {}, _dot, {"twice": int}),
     "conv": Row(2, dict.fromkeys(Window._fields, INTS), _conv, {"twice": int}),
     "trunc": Row(1, {"by": int}, _trunc),
+    "rescale": Row(1, {"by": int, "times": int, "frac": int}, _rescale),
     # bits
     "xor": Row(2, {}, _xor),
     "and": Row(None, {}, _and),

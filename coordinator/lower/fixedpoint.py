@@ -135,7 +135,7 @@ def trunc(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
     if factor is None:
         return r.b.emit("trunc", y, by=by + bits)
     if y.frac + factor.integer("frac") > (op.most or LONGEST) or not (op.most or _has_room(r, y, factor)):
-        return _factor_first(r, op, factor, x) if r.alone() else None
+        return None
     y = r.b.emit("scale", y, by=factor.integer("by"), frac=factor.integer("frac"))
     return r.b.emit("trunc", y, by=by + bits)
 
@@ -150,35 +150,6 @@ def _has_room(r: Rewriter, y: Value, factor: Op) -> bool:
         op = r.op(y)
     grown = (abs(factor.integer("by")) - 1).bit_length()
     return not grown or y.frac + grown <= most_frac(r.b, op)
-
-
-def _factor_first(r: Rewriter, op: Op, factor: Op, product: Value) -> Value | None:
-    """trunc(c·trunc(x @ y)) -> trunc(x @ trunc(c·y)), if y has fewer elements than the product: the gradient of a layer
-    times the learning rate is truncated once.  c·y keeps as many more fraction bits as c is small, and so its
-    precision, and the product its room.
-    """
-    dot, moves = r.op(r.arg(product)), []
-    while dot.name in ("reshape", "transpose"):
-        moves.append(dot)
-        dot = r.b.ops[dot.args[0]]
-    by, frac = factor.integer("by"), factor.integer("frac")
-    if dot.name not in ("dot", "conv") or not by:
-        return None
-    sides = [Value(a, r.b.ops[a].type) for a in dot.args]
-    small = min((0, 1), key=lambda i: sides[i].type.size)
-    fits = all(not v.public and (op.most or v.frac == r.b.frac) for v in sides)
-    if not fits or sides[small].type.size >= dot.type.size or not (op.most or op.type.frac == r.b.frac):
-        return None
-    room = (op.most or LONGEST) - sides[0].frac - sides[1].frac
-    extra = max(0, min(room, frac - (abs(by) - 1).bit_length()))
-    if frac <= extra:
-        return None
-    part = r.b.emit("trunc", r.b.emit("scale", sides[small], by=by, frac=frac), by=frac - extra)
-    sides[small] = part
-    result = r.b.again(dot, *sides)
-    for move in reversed(moves):
-        result = r.b.again(move, result)
-    return r.b.emit("trunc", result, by=result.frac - op.type.frac)
 
 
 # ---- signs ---------------------------------------------------------------------------------------------------------

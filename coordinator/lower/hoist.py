@@ -6,8 +6,8 @@ from coordinator.lower.builder import Builder, Value
 from mpcnode.graph import Attr, Graph, Kind, Op
 
 WORTH = frozenset((
-    "trunc", "mul", "dot", "conv", "sign", "onehot", "select", "inject", "and", "or", "xor", "not", "add", "sub", "neg",
-    "scale", "sum",
+    "trunc", "rescale", "mul", "dot", "conv", "sign", "onehot", "select", "inject", "and", "or", "xor", "not", "add",
+    "sub", "neg", "scale", "sum",
 ))  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import TypeAlias
 from coordinator.lower import fixedpoint, simplify
 from coordinator.lower.fuse import fuse
 from coordinator.lower.hoist import hoist
+from coordinator.lower.rescale import rescale
 from coordinator.lower.rewrite import plain, prune, rewrite, until_still
 from coordinator.lower.twice import twice
 from mpcnode.graph import Graph
@@ -38,8 +39,8 @@ def narrow(graph: Graph, frac: int) -> Graph:
 
 
 def final(graph: Graph, frac: int) -> Graph:
-    """Products doubled where that is cheaper, folded once more, and truncations fused into products."""
-    return fuse(folded(twice(folded(graph, frac), frac), frac), frac)
+    """Products doubled where that is cheaper, folded once more, and truncations fused with factors and products."""
+    return fuse(rescale(folded(twice(folded(graph, frac), frac), frac), frac), frac)
 
 
 PASSES: dict[str, Pass] = {"legal": legal, "folded": folded, "late": late, "final": final}

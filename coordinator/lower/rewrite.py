@@ -10,7 +10,7 @@ from mpcnode.graph import TOP, Attr, Graph, Kind, Op
 from mpcnode.protocols.comparison import sign_cost
 
 PRODUCTS = ("mul", "square", "dot", "conv", "and", "or")
-ROUNDS = dict.fromkeys((*PRODUCTS, "trunc", "select", "inject", "onehot", "input"), 1)
+ROUNDS = dict.fromkeys((*PRODUCTS, "trunc", "rescale", "select", "inject", "onehot", "input"), 1)
 
 
 class Rewriter:

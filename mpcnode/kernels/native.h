@@ -29,9 +29,9 @@ int mpc_matmul_at(uint64_t *out, const uint64_t *a, const uint64_t *b, int64_t n
 /* Elementwise, n elements each. */
 void mpc_mul_share(uint64_t *out, const uint64_t *mx, const uint64_t *lx, const uint64_t *my, const uint64_t *ly,
                    const uint64_t *gamma, const uint64_t *mask, int64_t n, int first);
-void mpc_trunc_deal(uint64_t *t, void *b, const uint64_t *r, int64_t n, int by, int b_bytes);
+void mpc_trunc_deal(uint64_t *t, void *b, const uint64_t *r, int64_t n, int by, int64_t times, int b_bytes);
 void mpc_trunc_share(void *out, const uint64_t *c, const void *b, const void *mask, int64_t n, int b_bytes);
-void mpc_trunc_open(uint64_t *out, const uint64_t *c, const void *v, int64_t n, int by, int b_bytes);
+void mpc_trunc_open(uint64_t *out, const uint64_t *c, const void *v, int64_t n, int by, int64_t times, int b_bytes);
 void mpc_trunc_mask(uint64_t *out, const uint64_t *t, const void *mask, int64_t n, int by, int b_bytes);
 void mpc_select_share(uint64_t *out, const uint8_t *bit, const uint64_t *mw, const uint64_t *lw, const uint64_t *beta,
                       const uint64_t *beta_lw, const uint64_t *mask, int64_t n, int first);

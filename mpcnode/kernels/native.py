@@ -17,6 +17,7 @@ from mpcnode.kernels import _native
 from mpcnode.kernels.places import Zeros, entries, padded, products, unpadded, zeros
 from mpcnode.kernels.reference import (
     CHUNK,
+    MOST_TIMES,
     U8,
     U64,
     Unsigned,
@@ -276,9 +277,11 @@ def mul_share(mx: U64, lx: U64, my: U64, ly: U64, gamma: U64, mask: U64, *, firs
 
 
 # ---- exact truncation ------------------------------------------------------------------------------------------------
-def _check_shift(by: int, wrap: np.dtype[Any]) -> None:
+def _check_shift(by: int, wrap: np.dtype[Any], times: int = 1) -> None:
     if not 1 <= by <= 62 or wrap.kind != "u" or by > 8 * wrap.itemsize or not wrap.isnative:
         raise ValueError(f"truncation by {by} bits with the wrap bit in {wrap}")
+    if not 1 <= times <= min(MOST_TIMES, 1 << by):
+        raise ValueError(f"truncation by {by} bits of {times} times a value")
 
 
 def _wraps(b: Unsigned, shape: tuple[int, ...], by: int) -> Any:
@@ -289,21 +292,21 @@ def _wraps(b: Unsigned, shape: tuple[int, ...], by: int) -> Any:
     return _buffer(b, _BYTES)
 
 
-def trunc_deal(r: U64, by: int, wrap: npt.DTypeLike) -> tuple[U64, Unsigned]:
-    """(r >> by, r >> 63): what the helper deals for a truncation; the second in the unsigned dtype `wrap`, of at least
-    `by` bits.
+def trunc_deal(r: U64, by: int, wrap: npt.DTypeLike, times: int = 1) -> tuple[U64, Unsigned]:
+    """(r·times >> by, (r >> 63)·times): what the helper deals for a truncation with a factor, 1 <= times < 2^31 and
+    times <= 2^by; the second in the unsigned dtype `wrap`, of at least `by` bits.
     """
     kind = np.dtype(wrap)
-    _check_shift(by, kind)
+    _check_shift(by, kind, times)
     t, data = _made(r.shape)
     b = np.empty(r.shape, kind)
-    _lib.mpc_trunc_deal(data, _from_buffer(b), _words(r, r.shape, "r"), t.size, by, kind.itemsize)
+    _lib.mpc_trunc_deal(data, _from_buffer(b), _words(r, r.shape, "r"), t.size, by, times, kind.itemsize)
     return t, b
 
 
 def trunc_share(c: U64, b: Unsigned, mask: Unsigned) -> Unsigned:
-    """One evaluator's message for a truncation of z with c = z + r, |z| < 2^62, b a share of r >> 63, mask of the same
-    dtype: mask + (1 - (c' >> 63))·b with c' = c + 2^62.
+    """One evaluator's message for a truncation of z with c = z + r, |z| < 2^62, b a share of (r >> 63)·times, mask of
+    the same dtype: mask + (1 - (c' >> 63))·b with c' = c + 2^62.
     """
     kind = b.dtype
     _check_shift(1, kind)
@@ -319,17 +322,18 @@ def trunc_share(c: U64, b: Unsigned, mask: Unsigned) -> Unsigned:
     return out
 
 
-def trunc_open(c: U64, v: Unsigned, by: int) -> U64:
+def trunc_open(c: U64, v: Unsigned, by: int, times: int = 1) -> U64:
     """The truncation's new masked value, for v the sum of all messages and 1 <= by <= 62:
-    (c' >> by) - 2^(62-by) + 2^(64-by)·v with c' = c + 2^62.
+    (c'·times >> by) - times·2^(62-by) + 2^(64-by)·v with c' = c + 2^62.
     """
     out, data = _made(c.shape)
-    _lib.mpc_trunc_open(data, _words(c, c.shape, "c"), _wraps(v, c.shape, by), out.size, by, v.itemsize)
+    _check_shift(by, v.dtype, times)
+    _lib.mpc_trunc_open(data, _words(c, c.shape, "c"), _wraps(v, c.shape, by), out.size, by, times, v.itemsize)
     return out
 
 
 def trunc_mask(t: U64, mask: Unsigned, by: int) -> U64:
-    """A party's part of the truncation's new mask, for t its part of r >> by: t + 2^(64-by)·mask."""
+    """A party's part of the truncation's new mask, for t its part of r·times >> by: t + 2^(64-by)·mask."""
     out, data = _made(t.shape)
     _lib.mpc_trunc_mask(data, _words(t, t.shape, "t"), _wraps(mask, t.shape, by), out.size, by, mask.itemsize)
     return out

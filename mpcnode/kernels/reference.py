@@ -22,6 +22,7 @@ U8 = npt.NDArray[np.uint8]
 Unsigned = npt.NDArray[np.unsignedinteger]
 
 CHUNK = 4  # bits of a comparison leaf, and inputs of a comparison gate
+MOST_TIMES = (1 << 31) - 1  # the largest factor of a truncation
 _ONES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 
 
@@ -85,31 +86,42 @@ def mul_share(mx: U64, lx: U64, my: U64, ly: U64, gamma: U64, mask: U64, *, firs
 
 
 # ---- exact truncation ------------------------------------------------------------------------------------------------
-def trunc_deal(r: U64, by: int, wrap: npt.DTypeLike) -> tuple[U64, Unsigned]:
-    """(r >> by, r >> 63): what the helper deals for a truncation; the second in the unsigned dtype `wrap` (at least
-    `by` bits).
+def scaled(x: U64, times: int, by: int) -> U64:
+    """x·times >> by for 1 <= times < 2^31 and times <= 2^by, without a product of 96 bits."""
+    if times == 1:
+        return x >> np.uint64(by)
+    high, low = (x >> np.uint64(32)) * np.uint64(times), (x & np.uint64(0xFFFF_FFFF)) * np.uint64(times)
+    if by < 32:
+        return (high << np.uint64(32 - by)) + (low >> np.uint64(by))
+    return (high + (low >> np.uint64(32))) >> np.uint64(by - 32)
+
+
+def trunc_deal(r: U64, by: int, wrap: npt.DTypeLike, times: int = 1) -> tuple[U64, Unsigned]:
+    """(r·times >> by, (r >> 63)·times): what the helper deals for a truncation with a factor, 1 <= times < 2^31 and
+    times <= 2^by; the second in the unsigned dtype `wrap` (at least `by` bits).
     """
-    return r >> np.uint64(by), (r >> np.uint64(63)).astype(wrap)
+    top = (r >> np.uint64(63)).astype(wrap)
+    return scaled(r, times, by), np.asarray(top * top.dtype.type(times & ((1 << 8 * top.itemsize) - 1)))
 
 
 def trunc_share(c: U64, b: Unsigned, mask: Unsigned) -> Unsigned:
-    """One evaluator's message for a truncation of z with c = z + r, |z| < 2^62, b a share of r >> 63, mask of the same
-    dtype: mask + (1 - (c' >> 63))·b with c' = c + 2^62.
+    """One evaluator's message for a truncation of z with c = z + r, |z| < 2^62, b a share of (r >> 63)·times, mask of
+    the same dtype: mask + (1 - (c' >> 63))·b with c' = c + 2^62.
     """
     no_top = 1 - ((c + np.uint64(1 << 62)) >> np.uint64(63)).astype(b.dtype)
     return np.asarray(mask + no_top * b)
 
 
-def trunc_open(c: U64, v: Unsigned, by: int) -> U64:
+def trunc_open(c: U64, v: Unsigned, by: int, times: int = 1) -> U64:
     """The truncation's new masked value, for v the sum of all messages and 1 <= by <= 62:
-    (c' >> by) - 2^(62-by) + 2^(64-by)·v with c' = c + 2^62.
+    (c'·times >> by) - times·2^(62-by) + 2^(64-by)·v with c' = c + 2^62.
     """
     above = v.astype(np.uint64) << np.uint64(64 - by)
-    return ((c + np.uint64(1 << 62)) >> np.uint64(by)) - np.uint64(1 << (62 - by)) + above
+    return scaled(c + np.uint64(1 << 62), times, by) - np.uint64(times << (62 - by)) + above
 
 
 def trunc_mask(t: U64, mask: Unsigned, by: int) -> U64:
-    """A party's part of the truncation's new mask, for t its part of r >> by: t + 2^(64-by)·mask."""
+    """A party's part of the truncation's new mask, for t its part of r·times >> by: t + 2^(64-by)·mask."""
     return t + (mask.astype(np.uint64) << np.uint64(64 - by))
 
 

@@ -29,11 +29,18 @@ void mpc_mul_share(uint64_t *out, const uint64_t *mx, const uint64_t *lx, const 
 }
 
 /* ---- exact truncation; the wrap bit travels in 1, 2, 4 or 8 bytes ---- */
+/* x·times >> by for 1 <= times < 2^31 and times <= 2^by, without a product of 96 bits. */
+INLINE uint64_t scaled(uint64_t x, uint64_t times, int by) {
+    uint64_t high = (x >> 32) * times, low = (x & 0xffffffff) * times;
+    return by < 32 ? (high << (32 - by)) + (low >> by) : (high + (low >> 32)) >> (by - 32);
+}
+
 typedef struct {
     uint64_t *t;
     void *b;
     const uint64_t *r;
     int by;
+    uint64_t times;
 } trunc_deal_args;
 
 typedef struct {
@@ -47,6 +54,7 @@ typedef struct {
     const uint64_t *c;
     const void *v;
     int by;
+    uint64_t times;
 } trunc_open_args;
 
 typedef struct {
@@ -62,10 +70,11 @@ typedef struct {
         uint##bits##_t *restrict b = p->b;                                                                           \
         const uint64_t *r = p->r;                                                                                    \
         const int by = p->by;                                                                                        \
+        const uint64_t times = p->times;                                                                             \
         INDEPENDENT                                                                                                  \
         for (size_t i = start; i < stop; i++) {                                                                      \
-            t[i] = r[i] >> by;                                                                                       \
-            b[i] = (uint##bits##_t)(r[i] >> 63);                                                                     \
+            t[i] = times == 1 ? r[i] >> by : scaled(r[i], times, by);                                                \
+            b[i] = (uint##bits##_t)((r[i] >> 63) * times);                                                           \
         }                                                                                                            \
     }                                                                                                                \
     KERNEL_OF(trunc_deal##bits, trunc_deal_args)                                                                     \
@@ -85,10 +94,13 @@ typedef struct {
         const uint64_t *c = p->c;                                                                                    \
         const uint##bits##_t *v = p->v;                                                                              \
         const int by = p->by;                                                                                        \
-        const uint64_t offset = (uint64_t)1 << (62 - by);                                                            \
+        const uint64_t times = p->times, offset = times << (62 - by);                                                \
         INDEPENDENT                                                                                                  \
-        for (size_t i = start; i < stop; i++)                                                                        \
-            out[i] = ((c[i] + ((uint64_t)1 << 62)) >> by) - offset + ((uint64_t)v[i] << (64 - by));                  \
+        for (size_t i = start; i < stop; i++) {                                                                      \
+            uint64_t shifted = c[i] + ((uint64_t)1 << 62);                                                           \
+            uint64_t known = times == 1 ? shifted >> by : scaled(shifted, times, by);                                \
+            out[i] = known - offset + ((uint64_t)v[i] << (64 - by));                                                 \
+        }                                                                                                            \
     }                                                                                                                \
     KERNEL_OF(trunc_open##bits, trunc_open_args)                                                                     \
     INLINE void trunc_mask##bits##_body(const trunc_mask_args *p, size_t start, size_t stop) {                       \
@@ -110,8 +122,8 @@ TRUNC(64)
 #define BY_BYTES(name, bytes) \
     ((bytes) == 1 ? name##8_for : (bytes) == 2 ? name##16_for : (bytes) == 4 ? name##32_for : name##64_for)
 
-void mpc_trunc_deal(uint64_t *t, void *b, const uint64_t *r, int64_t n, int by, int b_bytes) {
-    trunc_deal_args args = {t, b, r, by};
+void mpc_trunc_deal(uint64_t *t, void *b, const uint64_t *r, int64_t n, int by, int64_t times, int b_bytes) {
+    trunc_deal_args args = {t, b, r, by, (uint64_t)times};
     mpc_run(BY_BYTES(trunc_deal, b_bytes), &args, (size_t)n, GRAIN);
 }
 
@@ -120,8 +132,8 @@ void mpc_trunc_share(void *out, const uint64_t *c, const void *b, const void *ma
     mpc_run(BY_BYTES(trunc_share, b_bytes), &args, (size_t)n, GRAIN);
 }
 
-void mpc_trunc_open(uint64_t *out, const uint64_t *c, const void *v, int64_t n, int by, int b_bytes) {
-    trunc_open_args args = {out, c, v, by};
+void mpc_trunc_open(uint64_t *out, const uint64_t *c, const void *v, int64_t n, int by, int64_t times, int b_bytes) {
+    trunc_open_args args = {out, c, v, by, (uint64_t)times};
     mpc_run(BY_BYTES(trunc_open, b_bytes), &args, (size_t)n, GRAIN);
 }
 

@@ -113,8 +113,8 @@ class Protocol(ABC):
         """The product of 2 to 8 bits."""
 
     @abstractmethod
-    async def trunc(self, p: Place, x: Sharing, by: int) -> Sharing:
-        """x / 2^by for |x| < 2^62, one of the two neighbouring integers."""
+    async def trunc(self, p: Place, x: Sharing, by: int, times: int = 1) -> Sharing:
+        """x·times / 2^by for |x| < 2^62, one of the two neighbouring integers; times <= 2^by, and below 2^31."""
 
     @abstractmethod
     async def sign(self, p: Place, x: Sharing, lo: int, top: int = TOP) -> Sharing:

@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from mpcnode.graph import TOP, Kind, Op, Type
+from mpcnode.kernels import reference
 from mpcnode.party import Place
 from mpcnode.protocols import Bilinear, Cost, Protocol, Sharing
 from mpcnode.rounds import Array, exchange
@@ -64,9 +65,14 @@ class Cleartext(Protocol):
         product: Sharing = np.bitwise_and.reduce(bits)
         return product
 
-    async def trunc(self, p: Place, x: Sharing, by: int) -> Sharing:
+    async def trunc(self, p: Place, x: Sharing, by: int, times: int = 1) -> Sharing:
         """To the nearest, halves up."""
-        return ((x.astype(np.int64) + np.int64(1 << (by - 1))) >> np.int64(by)).astype(np.uint64)
+        if times == 1:
+            return ((x.astype(np.int64) + np.int64(1 << (by - 1))) >> np.int64(by)).astype(np.uint64)
+        halves = reference.scaled(x + np.uint64(1 << 62), times, by - 1) if times < 1 << by else None
+        if halves is None:
+            return np.array(x)
+        return ((halves + np.uint64(1)) >> np.uint64(1)) - np.uint64(times << (62 - by))
 
     async def sign(self, p: Place, x: Sharing, lo: int, top: int = TOP) -> Sharing:
         return (x >> np.uint64(top)).astype(np.uint8) & np.uint8(1)

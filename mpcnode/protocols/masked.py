@@ -262,12 +262,12 @@ class Masked(Protocol):
         await tiled(p, tiles(xs[0].shape[1]), body)
         return out.reshape(bits[0].shape)
 
-    async def trunc(self, p: Place, x: Sharing, by: int) -> Sharing:
-        """[t = r >> f], [b = r >> 63] with r = λ;  c' = m + 2^62;  v_i = λ'_i + (1 - (c' >> 63))·b_i mod 2^f;
-        m' = (c' >> f) - 2^(62-f) + 2^(64-f)·Σ v_i, with the mask t + 2^(64-f)·Σ λ'_i: all of t but its wrap is known
-        at either side, so nothing more is opened.  1 round.  One bit of slack: Dalskov, Escudero, Keller (ePrint
-        2019/131, section 3), with the wrap bit dealt, so that there is no rare large error; rounding is stochastic
-        and unbiased.
+    async def trunc(self, p: Place, x: Sharing, by: int, times: int = 1) -> Sharing:
+        """[t = c·r >> f], [b = c·(r >> 63)] with r = λ, c = `times`;  M = m + 2^62;  v_i = λ'_i + (1 - (M >> 63))·b_i
+        mod 2^f;  m' = (c·M >> f) - c·2^(62-f) + 2^(64-f)·Σ v_i, with the mask t + 2^(64-f)·Σ λ'_i: all of the result
+        but its wrap is known at either side, so nothing more is opened.  1 round.  One bit of slack: Dalskov, Escudero,
+        Keller (ePrint 2019/131, section 3), with the wrap bit dealt, so that there is no rare large error; rounding
+        is stochastic and unbiased.
         """
         a = flat(x[:1])
         out = np.empty((len(x), a.shape[1]), np.uint64)
@@ -276,7 +276,7 @@ class Masked(Protocol):
         async def body(p: Place, k: int, at: slice) -> None:
             c, parts = a[0, at], out[:, at]
             if p.rank == HELPER:
-                t, b = kernels.trunc_deal(c, by, wrap)
+                t, b = kernels.trunc_deal(c, by, wrap, times)
                 masks = np.empty((len(parts), *t.shape), wrap)
                 renew(p, masks)
                 parts[0] = t
@@ -289,7 +289,7 @@ class Masked(Protocol):
             mask = fresh(p, np.empty(c.shape, wrap))
             parts[1] = kernels.trunc_mask(t, mask, by)
             v = kernels.trunc_share(c, b, mask)
-            parts[0] = kernels.trunc_open(c, total(v, await swap(p, v)), by)
+            parts[0] = kernels.trunc_open(c, total(v, await swap(p, v)), by, times)
 
         await tiled(p, tiles(a.shape[1]), body)
         return out.reshape(x.shape)
@@ -377,9 +377,9 @@ class Masked(Protocol):
         if any(a.kind is Kind.PUBLIC for a in args):
             return Cost()
         match op.name:
-            case "trunc":
+            case "trunc" | "rescale":
                 by = op.integer("by")
-                return Cost(1, np.dtype(fused.wrap_dtype(by)).itemsize * n, fused.dealt_bytes(op.name, by) * n)
+                return Cost(1, np.dtype(fused.wrap_dtype(by)).itemsize * n, fused.dealt_bytes("trunc", by) * n)
             case "mul" | "select" | "square" if "by" in op.attrs:
                 return Cost(1, 8 * n, fused.dealt_bytes(op.name, op.integer("by")) * n)
             case "mul" | "dot" | "conv" | "inject":

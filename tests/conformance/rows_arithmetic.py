@@ -197,6 +197,30 @@ def square() -> Iterator[Case]:
     yield Case("that-wraps", args, emit("square", by=20), lambda x: (x >> 20) * (x >> 20))
 
 
+@row
+def rescale() -> Iterator[Case]:
+    """The nearest below and above z·times / 2^by, in Python's integers: the product does not fit into 64 bits."""
+
+    def want(x: Ints, by: int, times: int) -> tuple[Ints, Ints]:
+        below = np.array([int(v) * times >> by for v in x.reshape(-1)], np.int64).reshape(x.shape)
+        exact = np.array([int(v) * times % (1 << by) == 0 for v in x.reshape(-1)], bool).reshape(x.shape)
+        return below, below + ~exact
+
+    for by, times, shape in [(18, 12345, s) for s in SHAPES] + [(by, min(3, 1 << by), (500,)) for by in SHIFTS]:
+        args = (secret(ranged(*shape, limit=LIMIT, seed=by), by),)
+        yield Case(
+            f"{named(shape)}-{times}-by-{by}",
+            args,
+            emit("rescale", by=by, times=times, frac=by),
+            partial(want, by=by, times=times),
+        )
+    for times in (1, 2, 1 << 30, (1 << 31) - 1):
+        args = (secret(ranged(1000, limit=LIMIT, seed=times % 99), 40),)
+        yield Case(
+            f"{times}-times", args, emit("rescale", by=43, times=times, frac=22), partial(want, by=43, times=times)
+        )
+
+
 # ---- bits ------------------------------------------------------------------------------------------------------------
 def bitwise(name: str, want: Callable[..., Any]) -> Iterator[Case]:
     for (first, second), shape in product(((bit, bit), (bit, public), (public, bit)), [*SHAPES, (64,), (65,)]):

@@ -110,6 +110,11 @@ def trunc(op: Op, args: list[Known]) -> Known:
     return Known(args[0].middle >> by, (args[0].error >> by) + 2)
 
 
+def rescale(op: Op, args: list[Known]) -> Known:
+    by, times = op.integer("by"), op.integer("times")
+    return Known(args[0].middle * times >> by, (args[0].error * times >> by) + 2)
+
+
 def sign(op: Op, args: list[Known]) -> Known:
     (x, error), gap = args[0], 1 << op.integer("lo")
     if np.any(abs(x) + error >= (1 << op.integer("top", TOP)) - gap):
@@ -177,6 +182,7 @@ OPS: dict[str, Callable[[Op, list[Known]], Known]] = {
     "dot": bilinear(lambda op, x, y: x @ y * (1 + op.integer("twice", 0))),
     "conv": bilinear(lambda op, x, y: convolved(op, x, y) * (1 + op.integer("twice", 0))),
     "trunc": trunc,
+    "rescale": rescale,
     "xor": certain(lambda x, y: x ^ y),
     "and": certain(lambda *xs: np.bitwise_and.reduce(xs)),
     "or": certain(lambda x, y: x | y),

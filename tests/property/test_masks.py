@@ -33,6 +33,7 @@ def work(b: Builder, x: Value, y: Value) -> Value:
     wide = b.emit("scale", z, by=1, frac=18)
     z = b.emit("add", b.emit("select", d, wide, keep=0, by=18), b.emit("mul", wide, x, by=18))
     z = b.emit("add", z, b.emit("square", wide, by=18))
+    z = b.emit("add", z, b.emit("rescale", z, by=21, times=12345, frac=21))
     product = b.emit("dot", b.reshape(z, (z.shape[0] // 8, 8)), b.reshape(b.slice_axis(x, 0, 0, 64), (8, 8)))
     return b.reshape(product, z.shape)
 

@@ -158,13 +158,15 @@ class Writer:
         """A truncation, also on the way to a product."""
         x = self.some(kind=Kind.ARITH)
         by, shape = 1 + self.pick(max(1, x[0].frac)), x[0].shape
-        match self.pick(5):
+        match self.pick(6):
             case 0:
                 return self.emit("square", x, by=by)
             case 1:
                 return self.emit("mul", x, self.some(kind=Kind.ARITH, shape=shape), by=by)
             case 2:
                 return self.emit("select", self.some(kind=Kind.BIT, shape=shape), x, keep=self.pick(2), by=by)
+            case 3:
+                return self.emit("rescale", x, by=by, times=1 + self.pick(1 << min(by, 20)), frac=0)
             case _:
                 return self.emit("trunc", x, by=by)
 

@@ -32,7 +32,7 @@ def errors(got: Array, z: Array, by: int) -> Array:
     return (got - (z >> by)) - (z & ((1 << by) - 1)) / 2.0**by
 
 
-def truncated(z: Array, r: Array, by: int, evaluators: int, random: np.random.Generator) -> Array:
+def truncated(z: Array, r: Array, by: int, evaluators: int, random: np.random.Generator, times: int = 1) -> Array:
     """The kernels alone: z masked with r, dealt and truncated, and the result unmasked."""
 
     def shares(value: Array) -> list[Array]:
@@ -40,11 +40,11 @@ def truncated(z: Array, r: Array, by: int, evaluators: int, random: np.random.Ge
         return [value - sum(parts[1:], parts[0]), *parts]
 
     c = z.view(np.uint64) + r
-    ts, bs = (shares(v) for v in kernels.trunc_deal(r, by, wrap_dtype(by)))
+    ts, bs = (shares(v) for v in kernels.trunc_deal(r, by, wrap_dtype(by), times))
     masks = shares(ring(random, len(z)).astype(wrap_dtype(by)))
     messages = [kernels.trunc_share(c, b, mask) for b, mask in zip(bs, masks, strict=True)]
     new_masks = [kernels.trunc_mask(t, mask, by) for t, mask in zip(ts, masks, strict=True)]
-    m = kernels.trunc_open(c, sum(messages[1:], messages[0]), by)
+    m = kernels.trunc_open(c, sum(messages[1:], messages[0]), by, times)
     return (m - sum(new_masks[1:], new_masks[0])).view(np.int64)
 
 
@@ -92,6 +92,25 @@ def test_every_edge_meets_every_edge(evaluators: int) -> None:
         r = np.array([r for _, r in pairs], np.uint64)
         off = truncated(z, r, by, evaluators, rng(by)) - (z >> by)
         assert np.all((off == 0) | ((off == 1) & (z & ((1 << by) - 1) != 0))), by
+
+
+@pytest.mark.parametrize("evaluators", [2, 3])
+def test_every_edge_of_a_factor(evaluators: int) -> None:
+    """z·times / 2^by is one of its neighbours for every |z| < 2^62, though z·times does not fit; up exactly where its
+    last bits are above those of c·times, c being the masked value, and so without bias.
+    """
+    for by in range(1, 63):
+        for times in sorted({1, 2, 3, 12345, (1 << by) - 1, 1 << by, (1 << 31) - 1}):
+            if times > min(1 << by, (1 << 31) - 1):
+                continue
+            random = rng(1000 * by + times % 997)
+            edges = np.array([0, 1, -1, LIMIT - 1, 1 - LIMIT, 1 << 61, -(1 << 32), (1 << 32) - 1], np.int64)
+            z = np.concatenate([edges, random.integers(1 - LIMIT, LIMIT, 200, np.int64) >> random.integers(0, 62, 200)])
+            r = ring(random, len(z))
+            last, pairs = (1 << by) - 1, zip(z.tolist(), r.tolist(), strict=True)
+            up = [(v * times & last) > (((v + s) % (1 << 64)) * times & last) for v, s in pairs]
+            want = [(v * times >> by) + u for v, u in zip(z.tolist(), up, strict=True)]
+            assert truncated(z, r, by, evaluators, random, times).tolist() == want, (by, times)
 
 
 @pytest.mark.parametrize("evaluators", [2, 3])

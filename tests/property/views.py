@@ -45,7 +45,7 @@ def every_op(elements: int, owner: str) -> Graph:
     x, y = (b.reshape(v, (elements,)) for v in inputs)
     product = b.emit("mul", x, b.shift(x, 40))
     square = b.emit("dot", b.reshape(x, (elements // 8, 8)), b.reshape(b.slice_axis(b.shift(y, 40), 0, 0, 64), (8, 8)))
-    short, tiny = b.emit("trunc", y, by=18), b.emit("trunc", x, by=7)
+    short, tiny = b.emit("trunc", y, by=18), b.emit("rescale", x, by=7, times=5, frac=0)
     negative, rough = b.emit("sign", x, lo=0), b.emit("sign", y, lo=45)
     kept, dropped = (b.emit("select", negative, y, keep=keep) for keep in (0, 1))
     both, either = b.emit("and", negative, rough), b.emit("or", negative, b.emit("not", rough))

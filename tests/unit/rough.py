@@ -15,6 +15,7 @@ import numpy as np
 from coordinator.lower.builder import Builder, Value
 from mpcnode.engine import execute
 from mpcnode.graph import TOP, Graph, Kind, Type
+from mpcnode.kernels.reference import scaled
 from mpcnode.party import Party, Place
 from mpcnode.protocols import Sharing
 from mpcnode.protocols.cleartext import Cleartext
@@ -24,7 +25,7 @@ from mpcnode.verify import verify
 
 OWNER = "evaluator_1"
 Function = Callable[..., Value]
-ROUNDS = {"trunc": 1, "select": 1, "inject": 1, "square": 1, "onehot": 1}
+ROUNDS = {"trunc": 1, "rescale": 1, "select": 1, "inject": 1, "square": 1, "onehot": 1}
 PRODUCTS = ("mul", "dot", "conv", "and", "or")
 
 
@@ -32,12 +33,12 @@ class Rough(Cleartext):
     def __init__(self, seed: int) -> None:
         self.random = np.random.default_rng(seed)
 
-    async def trunc(self, p: Place, x: Sharing, by: int) -> Sharing:
+    async def trunc(self, p: Place, x: Sharing, by: int, times: int = 1) -> Sharing:
         r = self.random.integers(0, 1 << 64, x.shape, np.uint64)
         c = x + r + np.uint64(1 << 62)
         wrapped = (c >> np.uint64(63) == 0) & (r >> np.uint64(63) == 1)
-        out = (c >> np.uint64(by)) - (r >> np.uint64(by)) - np.uint64(1 << (62 - by))
-        return out + np.where(wrapped, np.uint64(1 << (64 - by)), np.uint64(0))
+        out = scaled(c, times, by) - scaled(r, times, by) - np.uint64(times << (62 - by))
+        return out + np.where(wrapped, np.uint64(times << (64 - by) & (1 << 64) - 1), np.uint64(0))
 
     async def sign(self, p: Place, x: Sharing, lo: int, top: int = TOP) -> Sharing:
         exact = await super().sign(p, x, lo, top)

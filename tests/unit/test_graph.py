@@ -201,6 +201,11 @@ BROKEN = [
     Broken("mul", [arith(2), public(2)], {"by": 1}, "truncates on the way to a product of arith values only"),
     Broken("square", [arith(2)], {"by": 63}, "by must be 1 to 62"),
     Broken("square", [public(2)], {"by": 1}, "truncates arith values only"),
+    Broken("rescale", [public(2)], {"by": 1, "times": 1, "frac": 0}, "rescales arith values only"),
+    Broken("rescale", [arith(2)], {"by": 63, "times": 1, "frac": 0}, "by must be 1 to 62"),
+    Broken("rescale", [arith(2)], {"by": 3, "times": 9, "frac": 0}, "times must be 1 to 2^by, and below 2^31"),
+    Broken("rescale", [arith(2)], {"by": 40, "times": 1 << 31, "frac": 0}, "times must be 1 to 2^by, and below 2^31"),
+    Broken("rescale", [arith(2)], {"by": 3, "times": 0, "frac": 0}, "times must be 1 to 2^by, and below 2^31"),
     Broken("select", [bit(2), arith(2)], {"keep": 0, "by": 0}, "by must be 1 to 62"),
     # bits
     *(

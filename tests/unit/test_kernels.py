@@ -401,6 +401,9 @@ def test_share_formulas(setting: None, first: bool) -> None:
             wrap, product = (v.astype(kind) for v in x[2:4])
             same("trunc_share", x[0], wrap, product)
             same("trunc_open", x[0], wrap, by)
+            for times in (2, min((1 << 31) - 1, 1 << by)):
+                same("trunc_deal", x[0], by, kind, times)
+                same("trunc_open", x[0], wrap, by, times)
             same("trunc_mask", x[0], wrap, by)
             same("select_trunc_deal", bits(r, size), x[0], by, kind)
             same("select_trunc_share", bits(r, size), *x[:2], wrap, *x[4:], product, x[3], by, first=first)
@@ -448,6 +451,11 @@ def test_share_formulas_refuse() -> None:
             native.square_trunc_deal(x, by, kind)
         with pytest.raises(ValueError, match="truncation by"):
             native.mul_trunc_share(x, x, x, x, x.astype(kind), x, x.astype(kind), x, by, first=True)
+    for by, times in [(3, 9), (40, 1 << 31), (40, 0)]:
+        with pytest.raises(ValueError, match="truncation by"):
+            native.trunc_deal(x, by, np.uint64, times)
+        with pytest.raises(ValueError, match="truncation by"):
+            native.trunc_open(x, x, by, times)
     with pytest.raises(ValueError, match=r"b: want \[4\], got \[5\]"):
         native.trunc_share(x, y, y)
     with pytest.raises(ValueError, match=r"mask: want uint64\[4\], got uint32\[4\]"):

@@ -209,13 +209,16 @@ def test_a_sign_that_alone_is_asked_for_needs_no_truncation() -> None:
     assert depth(found) == 4
 
 
-def test_a_learning_rate_is_applied_to_the_smaller_factor() -> None:
-    def program(x: Any, y: Any) -> Any:
-        return x[:2].T @ y[:2] * 0.01
+def test_a_gradient_and_its_learning_rate_are_truncated_at_once() -> None:
+    def program(rate: float) -> Any:
+        return lambda x, y: x[:2].T @ y[:2] * rate
 
-    found = agree(program, X, Y)["final"]
-    assert sorted(op.type.size for op in ops(found, "trunc")) == [16, 64]
-    assert len(ops(stages(program, X, Y)["legal"], "trunc")) == 2
+    for rate in (0.01, -0.01):
+        found = agree(program(rate), X, Y)["final"]
+        [rescale] = ops(found, "rescale")
+        assert (rescale.type.size, names(found).count("trunc"), depth(found)) == (64, 0, 3)
+        assert names(found).count("neg") == (rate < 0)
+        assert len(ops(stages(program(rate), X, Y)["legal"], "trunc")) == 2
 
 
 def test_no_value_gets_more_fraction_bits_than_there_is_room_for() -> None:
