@@ -1,10 +1,11 @@
 """How well models train in fixed point: MNIST, beside the same steps in floating point.
 
-    python benchmarks/accuracy.py MNIST_FOLDER [mlp] [adam] [lenet] [--steps N] [--calibrate]
+    python benchmarks/accuracy.py MNIST_FOLDER [mlp] [adam] [lenet] [--steps N] [--calibrate] [--on-shares]
 
 With --calibrate the job runs with binary points as well that follow from a calibration on the first SAMPLE images.
 MNIST_FOLDER holds the gzipped IDX files.  The job's graph runs in clear, in one process, on the arithmetic that every
 protocol has: numbers of Z_2^64 with 18 fraction bits, and truncations that go up or down at random, as under masks.
+With --on-shares it is submitted instead to a helper and two evaluators, processes of this machine, and runs on shares.
 Floating point takes the same initial weights and the same batches.  Both models are judged on the test images.  Prints
 a table and writes benchmarks/results/accuracy.json.
 """
@@ -15,6 +16,7 @@ import datetime
 import gzip
 import itertools
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,16 +27,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import typer
+from measure import RECIPIENT, cluster
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from coordinator.calibration import Calibration
+from coordinator.cli import watch_job
 from coordinator.frontend import Input, Piece, flat_of, observe, trace
 from coordinator.lower.passes import compile as lower
 from mpcnode import ring, simulate
 from mpcnode.engine import execute
 from mpcnode.graph import Op
+from mpcnode.kernels.reference import scaled
 from mpcnode.party import Party, Place, seeded_keys
 from mpcnode.protocols import Sharing
 from mpcnode.protocols.cleartext import Cleartext
@@ -51,9 +56,14 @@ class RoundedAtRandom(Cleartext):
     def __init__(self, seed: int) -> None:
         self.random = np.random.default_rng(seed)
 
-    async def trunc(self, p: Place, x: Sharing, by: int) -> Sharing:
-        noise = self.random.integers(0, 1 << by, x.shape, np.int64)
-        return ((x.view(np.int64) + noise) >> np.int64(by)).view(np.uint64)
+    async def trunc(self, p: Place, x: Sharing, by: int, times: int = 1) -> Sharing:
+        """With a factor as masks do it: x + 2^62 = c - r, of which both are shifted."""
+        if times == 1:
+            noise = self.random.integers(0, 1 << by, x.shape, np.int64)
+            return ((x.view(np.int64) + noise) >> np.int64(by)).view(np.uint64)
+        r = self.random.integers(0, 1 << 62, x.shape, np.uint64)  # without a wrap
+        c = x + r + np.uint64(1 << 62)
+        return scaled(c, times, by) - scaled(r, times, by) - np.uint64(times << (62 - by))
 
 
 # ---- models ----------------------------------------------------------------------------------------------------------
@@ -193,13 +203,30 @@ def fixed_point(
     return {name: simulate.decode(part, types[name]) for name, part in parts.items()}, sum(1 for _ in graph.walk())
 
 
+def on_shares(train: Callable[..., Any], x: Any, y: Any) -> tuple[dict[str, Any], int]:
+    """The job's outputs from three nodes of this machine; and the number of ops of its graph."""
+    with tempfile.TemporaryDirectory() as folder, cluster(Path(folder)) as (local, client):
+        inputs = {}
+        for argument, owner, array in (("x", "clinic_a", x), ("y", "clinic_b", y)):
+            file, columns = local.folder / owner / f"{argument}.npy", [f"c{i}" for i in range(array.shape[1])]
+            np.save(file, array)
+            local.datasets(owner).add(argument, file, [RECIPIENT], columns=columns)
+            inputs[argument] = {"rows": [f"{owner}/{argument}"], "columns": columns}
+        compiled = client.trace(train, inputs, {"weights": [RECIPIENT]}, name="accuracy")
+        job = client.submit(compiled)
+        watch_job(client, job)
+        arrays = client.result(job)
+        names = [op.text("name") for op in compiled.graph.ops if op.name == "reveal"]
+        return {name: arrays[name] for name in names}, sum(1 for _ in compiled.graph.walk())
+
+
 def accuracy(model: Model, params: Params, x: Any, labels: Any) -> float:
     """The share of images that are classified rightly, in floating point."""
     classify = jax.jit(lambda p, xb: jnp.argmax(model.logits(p, xb), axis=1))
     return float(np.mean(np.concatenate([classify(params, xb) for xb in np.split(x, 20)]) == labels))
 
 
-def measure(model: Model, folder: Path, steps: int | None, calibrate: bool) -> dict[str, Any]:
+def measure(model: Model, folder: Path, steps: int | None, calibrate: bool, shares: bool) -> dict[str, Any]:
     """Train in floating and in fixed point, and judge both."""
     (x, labels), (test_x, test_labels) = read_mnist(folder, "train"), read_mnist(folder, "t10k")
     y = np.eye(10, dtype=np.float32)[labels]
@@ -207,7 +234,10 @@ def measure(model: Model, folder: Path, steps: int | None, calibrate: bool) -> d
     train = training(model, count)
     plain = jax.jit(train)(x, y)["weights"]
     began = time.monotonic()
-    outputs, ops = fixed_point(train, x, y, count, calibrated(train, x, y) if calibrate else None)
+    if shares:
+        outputs, ops = on_shares(train, x, y)
+    else:
+        outputs, ops = fixed_point(train, x, y, count, calibrated(train, x, y) if calibrate else None)
     leaves, structure = jax.tree.flatten(plain)
     assert len(leaves) == len(outputs)
     fixed = jax.tree.unflatten(structure, [jnp.asarray(v, jnp.float32) for v in outputs.values()])
@@ -223,20 +253,24 @@ def main(
     names: Annotated[list[str] | None, typer.Argument(help="Models; all, if none is named.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps, in the place of the model's epochs.")] = None,
     calibrate: Annotated[bool, typer.Option("--calibrate", help="With binary points from a calibration.")] = False,
+    shares: Annotated[bool, typer.Option("--on-shares", help="Over three nodes of this machine.")] = False,
 ) -> None:
     """Train on MNIST in fixed and in floating point, and compare."""
     unknown = set(names or ()) - MODELS.keys()
     if unknown:
         raise typer.BadParameter(f"there is no {min(unknown)}; there is {', '.join(MODELS)}")
+    if shares and calibrate:
+        raise typer.BadParameter("--on-shares runs with the job's own binary points: leave --calibrate out")
     table = Table("model", "steps", "float", "fixed point", "difference", title="accuracy on the test images")
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in names or MODELS:
-        result = measure(MODELS[name], folder, steps, calibrate)
+        result = measure(MODELS[name], folder, steps, calibrate, shares)
         difference = f"{100 * (result['fixed'] - result['float']):+.2f} %"
         shares = (f"{result['float']:.2%}", f"{result['fixed']:.2%}", difference)
-        what = result["what"] + (", calibrated" if calibrate else "")
+        how = "calibrated" if calibrate else "on shares" if shares else ""
+        what = result["what"] + (f", {how}" if how else "")
         table.add_row(what, f"{result['steps']:,}", *shares)
-        found[name + ("-calibrated" if calibrate else "")] = {
+        found[name + (f"-{how.replace(' ', '-')}" if how else "")] = {
             "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             **result,
         }
