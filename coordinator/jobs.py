@@ -205,7 +205,7 @@ class Enter(NamedTuple):
 
 
 class Advance(NamedTuple):
-    """The job has come this far: the slowest evaluator's iterations of outermost loops."""
+    """The job has come this far: the slowest evaluator's steps."""
 
     run: Run
     done: int

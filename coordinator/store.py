@@ -206,7 +206,7 @@ class Store:
                 session.execute(delete(SealedRow).where(SealedRow.job == run.job))
 
     def advance(self, job: str, done: int, total: int) -> None:
-        """How many of the iterations of outermost loops are done."""
+        """How many of its steps are done."""
         with self._transaction() as session:
             session.execute(update(JobRow).where(JobRow.job == job).values(done=_fits(done), total=_fits(total)))
 

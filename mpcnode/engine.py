@@ -42,7 +42,7 @@ class Hooks:
         """Keep this party's parts of a sharing, for a `store`; they may be a view."""
 
     def step(self, done: int, total: int) -> None:
-        """Iterations of outermost loops that are done, out of all there are."""
+        """Steps that are done, out of all there are: iterations of the loops that `Plan.steps` counts."""
 
     def enter(self, number: int, op: Op) -> None:
         """Work on op `number` begins or goes on ..."""
@@ -88,7 +88,18 @@ class Plan:
         for o in graph.outputs:
             self.uses[o] += 1
         self.end = start
-        self.steps = sum(op.integer("length") for op in graph.ops if op.name == "loop")
+        self.counted: set[int] = set()  # loops of which an iteration is a step
+        self.steps = sum(self._steps(i) for i in self.bodies)
+
+    def _steps(self, i: int) -> int:
+        """Of a loop: its iterations, or those of the loops in its body if one of its own has more of them: an epoch's
+        steps are worth a report, those of a recurrent layer are not.
+        """
+        length, inner = self.graph.ops[i].integer("length"), self.bodies[i].steps
+        if inner > length:
+            return length * inner
+        self.counted.add(i)
+        return length
 
     def ops(self) -> dict[int, Op]:
         """All ops by number, bodies included."""
@@ -155,9 +166,9 @@ async def _contribute(run: Run, plan: Plan) -> None:
             run.hooks.leave(number)
 
 
-async def _sweep(run: Run, plan: Plan, params: Sequence[Array], step: int, outermost: bool = True) -> list[Array]:
-    """Run one graph, or a loop's body once, and return its outputs."""
-    frame = _Frame(run, plan, params, step, outermost)
+async def _sweep(run: Run, plan: Plan, params: Sequence[Array], step: int, counting: bool = True) -> list[Array]:
+    """Run one graph, or a loop's body once, and return its outputs; `counting`: its loops' iterations may be steps."""
+    frame = _Frame(run, plan, params, step, counting)
     ops, numbers, kernels, values = plan.graph.ops, plan.numbers, plan.local, frame.values
     enter, leave = run.hooks.enter, run.hooks.leave
     here = Here(run.protocol, run.party.at(0, step))  # of local ops, which draw nothing there
@@ -202,8 +213,8 @@ async def _sweep(run: Run, plan: Plan, params: Sequence[Array], step: int, outer
 class _Frame:
     """The values of one graph while it runs."""
 
-    def __init__(self, run: Run, plan: Plan, params: Sequence[Array], step: int, outermost: bool) -> None:
-        self.run, self.plan, self.params, self.step, self.outermost = run, plan, params, step, outermost
+    def __init__(self, run: Run, plan: Plan, params: Sequence[Array], step: int, counting: bool) -> None:
+        self.run, self.plan, self.params, self.step, self.counting = run, plan, params, step, counting
         self.values: list[Any] = [None] * len(plan.graph.ops)
         self.missing = list(plan.missing)
         self.uses = list(plan.uses)
@@ -295,16 +306,18 @@ async def _loop(frame: _Frame, i: int, op: Op) -> list[Array]:
     fixed, carry, scanned = args[:consts], args[consts : consts + carried], args[consts + carried :]
     out_lead = [0 if body.graph.ops[o].type.kind is Kind.PUBLIC else 1 for o in body.graph.outputs[carried:]]
     stacks: list[Any] = [None] * len(out_lead)
+    counted = frame.counting and i in frame.plan.counted
+    inside = frame.counting and not counted
     for turn in range(length):
         at = length - 1 - turn if op.integer("reverse") else turn
         slices = [x[(slice(None),) * n + (at, ...)] for x, n in zip(scanned, lead[consts + carried :], strict=True)]
-        outputs = await _sweep(run, body, [*fixed, *carry, *slices], frame.step * length + turn, outermost=False)
+        outputs = await _sweep(run, body, [*fixed, *carry, *slices], frame.step * length + turn, inside)
         carry = outputs[:carried]
         for k, (y, n) in enumerate(zip(outputs[carried:], out_lead, strict=True)):
             if stacks[k] is None:
                 stacks[k] = np.empty((*y.shape[:n], length, *y.shape[n:]), y.dtype)
             stacks[k][(slice(None),) * n + (at,)] = y
-        if frame.outermost:
+        if counted:
             run.progress[0] += 1
             run.hooks.step(run.progress[0], run.progress[1])
     return [*carry, *stacks]

@@ -498,7 +498,7 @@ Global___AbortReply: _TypeAlias = AbortReply  # noqa: Y015
 
 @_typing.final
 class Progress(_message.Message):
-    """Iterations of the outermost loops that are done."""
+    """Steps that are done: iterations of loops."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

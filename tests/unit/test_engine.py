@@ -221,12 +221,14 @@ def test_memory_does_not_grow_with_a_loop() -> None:
 
 
 # ---- progress --------------------------------------------------------------------------------------------------------
-def test_progress_counts_the_iterations_of_outermost_loops() -> None:
+@pytest.mark.parametrize(("outer", "inner", "steps"), [(7, 3, 7), (3, 3, 3), (3, 7, 21), (1, 4, 4)])
+def test_progress_counts_the_loop_that_has_more_iterations(outer: int, inner: int, steps: int) -> None:
+    """An epoch counts by its steps, a step not by its recurrent layer's."""
     b = Builder()
-    x = loop(b, 3, data(b), lambda b, x: loop(b, 7, x, square))
+    x = loop(b, outer, data(b), lambda b, x: loop(b, inner, x, square))
     hooks = Watch()
     watched(reveal(b, out=loop(b, 2, x, square)), lambda rank: hooks if rank == 1 else Watch())
-    assert [t[1:] for t in hooks.told if t[0] == "step"] == [(i, 5) for i in range(1, 6)]
+    assert [t[1:] for t in hooks.told if t[0] == "step"] == [(i + 1, steps + 2) for i in range(steps + 2)]
 
 
 def test_without_a_loop_there_is_no_progress() -> None:
