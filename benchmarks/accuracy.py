@@ -253,21 +253,21 @@ def main(
     names: Annotated[list[str] | None, typer.Argument(help="Models; all, if none is named.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps, in the place of the model's epochs.")] = None,
     calibrate: Annotated[bool, typer.Option("--calibrate", help="With binary points from a calibration.")] = False,
-    shares: Annotated[bool, typer.Option("--on-shares", help="Over three nodes of this machine.")] = False,
+    nodes: Annotated[bool, typer.Option("--on-shares", help="Over three nodes of this machine.")] = False,
 ) -> None:
     """Train on MNIST in fixed and in floating point, and compare."""
     unknown = set(names or ()) - MODELS.keys()
     if unknown:
         raise typer.BadParameter(f"there is no {min(unknown)}; there is {', '.join(MODELS)}")
-    if shares and calibrate:
+    if nodes and calibrate:
         raise typer.BadParameter("--on-shares runs with the job's own binary points: leave --calibrate out")
     table = Table("model", "steps", "float", "fixed point", "difference", title="accuracy on the test images")
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in names or MODELS:
-        result = measure(MODELS[name], folder, steps, calibrate, shares)
+        result = measure(MODELS[name], folder, steps, calibrate, nodes)
         difference = f"{100 * (result['fixed'] - result['float']):+.2f} %"
         shares = (f"{result['float']:.2%}", f"{result['fixed']:.2%}", difference)
-        how = "calibrated" if calibrate else "on shares" if shares else ""
+        how = "calibrated" if calibrate else "on shares" if nodes else ""
         what = result["what"] + (f", {how}" if how else "")
         table.add_row(what, f"{result['steps']:,}", *shares)
         found[name + (f"-{how.replace(' ', '-')}" if how else "")] = {
