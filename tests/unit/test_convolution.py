@@ -98,11 +98,12 @@ def test_a_sign_reads_the_convolution_before_it_is_truncated() -> None:
 
 
 def test_a_gradient_is_truncated_once_with_the_rate() -> None:
-    """The rate is applied to the smaller factor, as for matrix products."""
+    """The truncation takes the rate with it, as for matrix products."""
     kernel = np.random.default_rng(3).normal(size=(36, 2)).astype(np.float32)
 
     def loss(x: Any, w: Any) -> Any:
         return jnp.sum(lax.conv(x.reshape(2, 1, 6, 6), w.reshape(2, 1, 6, 6), (1, 1), "VALID") ** 2)
 
     found = agree(lambda x, w: w - 0.01 * jax.grad(loss, 1)(x, w), X, kernel)
-    assert [op.type.size for op in ops(found["final"], "trunc")].count(72) == 1
+    assert [op.type.size for op in ops(found["final"], "rescale")] == [72]
+    assert [op.type.size for op in ops(found["final"], "trunc")].count(72) == 0
