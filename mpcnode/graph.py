@@ -79,8 +79,9 @@ class Op(NamedTuple):
         assert isinstance(value, int)
         return value
 
-    def integers(self, key: str) -> tuple[int, ...]:
-        value = self.attrs[key]
+    def integers(self, key: str, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
+        """As `integer`, for a tuple of them."""
+        value = self.attrs[key] if default is None else self.attrs.get(key, default)
         assert isinstance(value, tuple)
         return tuple(int(v) for v in value)
 

@@ -291,8 +291,8 @@ def _onehot(op: Op, defs: Ops) -> Interactive:
 
 
 def _select(op: Op, defs: Ops) -> Interactive:
-    keep, by = op.integer("keep"), op.integer("by", 0)
-    return lambda here, b, x: here.protocol.select(here.p, b, x, keep, by)
+    keep, by, axes = op.integer("keep"), op.integer("by", 0), op.integers("axes", ())
+    return lambda here, b, x: here.protocol.select(here.p, b, x, keep, by, axes)
 
 
 def _inject(op: Op, defs: Ops) -> Interactive:

@@ -230,7 +230,11 @@ def _neg(args: Sequence[Op], op: Op) -> Type:
 def _sum(args: Sequence[Op], op: Op) -> Type:
     t = args[0].type
     _ring(t)
-    axes = _axes(t, op.integers("axes"))
+    return _summed(t, op.integers("axes"))
+
+
+def _summed(t: Type, axes: tuple[int, ...]) -> Type:
+    _axes(t, axes)
     return t._replace(shape=tuple(n for i, n in enumerate(t.shape) if i not in axes))
 
 
@@ -365,12 +369,17 @@ def _onehot(args: Sequence[Op], op: Op) -> Type:
 
 
 def _select(args: Sequence[Op], op: Op) -> Type:
-    """The second argument where the bit equals `keep`, else 0; with `by`, truncated by so many bits."""
+    """The second argument where the bit equals `keep`, else 0; with `by`, truncated by so many bits; with `axes`,
+    summed up over them.
+    """
     bit, x = args[0].type, args[1].type
     need(bit.kind is BIT and x.kind is ARITH, "wants a bit and an arith value")
     need(op.integer("keep") in (0, 1), "keep must be 0 or 1")
     _same_shape(bit, x)
-    return _trunc(args[1:], op) if "by" in op.attrs else x
+    kept = _trunc(args[1:], op) if "by" in op.attrs else x
+    axes = op.integers("axes", ())
+    need("axes" not in op.attrs or bool(axes), "sums up over no axis")
+    return _summed(kept, axes)
 
 
 def _loop(args: Sequence[Op], op: Op) -> Type:
@@ -465,7 +474,7 @@ OPS: dict[str, Row] = {
     "sign": Row(1, {"lo": int}, _sign, {"top": int}),
     "onehot": Row(1, {"size": int}, _onehot),
     "inject": Row(1, {}, _inject),
-    "select": Row(2, {"keep": int}, _select, {"by": int}),
+    "select": Row(2, {"keep": int}, _select, {"by": int, "axes": INTS}),
     # control
     "loop": Row(None, {"length": int, "reverse": int, "consts": int, "carry": int, "body": Graph}, _loop),
     "get": Row(1, {"index": int}, _get),

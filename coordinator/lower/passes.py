@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from coordinator.lower import fixedpoint, simplify
+from coordinator.lower import fixedpoint, simplify, together
 from coordinator.lower.fuse import fuse
 from coordinator.lower.hoist import hoist
 from coordinator.lower.rescale import rescale
@@ -39,8 +39,11 @@ def narrow(graph: Graph, frac: int) -> Graph:
 
 
 def final(graph: Graph, frac: int) -> Graph:
-    """Products doubled where that is cheaper, folded once more, and truncations fused with factors and products."""
-    return fuse(rescale(folded(twice(folded(graph, frac), frac), frac), frac), frac)
+    """Products doubled where that is cheaper, folded once more; truncations fused with factors and products, and sums
+    of selects.
+    """
+    fused = fuse(rescale(folded(twice(folded(graph, frac), frac), frac), frac), frac)
+    return prune(rewrite(fused, together.RULES, frac)[0])
 
 
 PASSES: dict[str, Pass] = {"legal": legal, "folded": folded, "late": late, "final": final}

@@ -114,8 +114,8 @@ def _pad(b: Builder, op: Op, args: Sequence[Range]) -> Range:
 
 def _select(b: Builder, op: Op, args: Sequence[Range]) -> Range:
     low, high = _pad(b, op, args[1:])
-    side = _side(b, op)
-    return Range(0 if side > 0 else low, 0 if side < 0 else high)
+    side, terms = _side(b, op), b.ops[op.args[1]].type.size // max(1, op.type.size)
+    return Range(0 if side > 0 else terms * low, 0 if side < 0 else terms * high)
 
 
 def _add(b: Builder, op: Op, args: Sequence[Range]) -> Range:

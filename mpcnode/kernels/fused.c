@@ -1,10 +1,13 @@
 /* Products of what is truncated on the way: t = a' - (r >> by) + wrap·(r >> 63) with a' = (c' >> by) - 2^(62-by), wrap =
    2^(64-by) or 0 and c' = c + 2^62 is not opened, but multiplied as it stands (see reference.py).  No branch and no
    address depends on data.  What counts mod 2^by only travels in 1, 2, 4 or 8 bytes. */
+#include <string.h>
+
 #include "isa.h"
 #include "native.h"
 
 #define GRAIN 16384 /* elements that are worth a thread */
+#define SUMMED 1024  /* elements of a sum that are worked on at a time */
 
 INLINE uint64_t public_part(uint64_t c, int by) {
     return ((c + ((uint64_t)1 << 62)) >> by) - ((uint64_t)1 << (62 - by));
@@ -26,6 +29,7 @@ typedef struct {
     const uint8_t *bit;
     const uint64_t *c, *t, *beta, *beta_t, *mask;
     const void *b, *beta_b;
+    size_t terms, n;
     int by, first;
 } select_trunc_share_args;
 
@@ -75,11 +79,13 @@ typedef struct {
         }                                                                                                      \
     }                                                                                                          \
     KERNEL_OF(select_trunc_deal##bits, select_trunc_deal_args)                                                 \
-    INLINE void select_trunc_share##bits##_body(const select_trunc_share_args *p, size_t start, size_t stop) { \
-        uint64_t *restrict out = p->out;                                                                       \
-        const uint8_t *bit = p->bit;                                                                           \
-        const uint64_t *c = p->c, *t = p->t, *beta = p->beta, *beta_t = p->beta_t, *mask = p->mask;            \
-        const uint##bits##_t *b = p->b, *beta_b = p->beta_b;                                                   \
+    INLINE void select_trunc_add##bits(const select_trunc_share_args *p, size_t k, size_t start, size_t stop) {\
+        uint64_t *out = p->out;                                                                                \
+        const size_t at = k * p->n;                                                                            \
+        const uint8_t *bit = p->bit + at;                                                                      \
+        const uint64_t *c = p->c + at, *t = p->t + at, *beta = p->beta + at, *beta_t = p->beta_t + at;         \
+        const uint##bits##_t *b = (const uint##bits##_t *)p->b + at;                                           \
+        const uint##bits##_t *beta_b = (const uint##bits##_t *)p->beta_b + at;                                 \
         const int by = p->by;                                                                                  \
         const uint64_t first = (uint64_t)0 - (uint64_t)p->first;                                               \
         INDEPENDENT                                                                                            \
@@ -88,7 +94,15 @@ typedef struct {
             uint64_t m = (uint64_t)0 - (uint64_t)bit[i]; /* 0 or all ones: (x ^ m) - m is (1 - 2·bit)·x */     \
             uint64_t value = (known & first) - t[i] + ((wrap & (uint64_t)b[i]) << (64 - by));                  \
             uint64_t product = beta[i] * known - beta_t[i] + ((wrap & (uint64_t)beta_b[i]) << (64 - by));      \
-            out[i] = mask[i] + (value & m) + ((product ^ m) - m);                                              \
+            out[i] += (value & m) + ((product ^ m) - m);                                                       \
+        }                                                                                                      \
+    }                                                                                                          \
+    INLINE void select_trunc_share##bits##_body(const select_trunc_share_args *p, size_t start, size_t stop) { \
+        for (size_t from = start; from < stop; from += SUMMED) {                                               \
+            size_t to = stop - from < SUMMED ? stop : from + SUMMED;                                           \
+            memcpy(p->out + from, p->mask + from, (to - from) * sizeof(uint64_t));                             \
+            for (size_t k = 0; k < p->terms; k++)                                                              \
+                select_trunc_add##bits(p, k, from, to);                                                        \
         }                                                                                                      \
     }                                                                                                          \
     KERNEL_OF(select_trunc_share##bits, select_trunc_share_args)                                               \
@@ -167,8 +181,9 @@ void mpc_select_trunc_deal(uint64_t *t, void *b, uint64_t *beta, uint64_t *beta_
 
 void mpc_select_trunc_share(uint64_t *out, const uint8_t *bit, const uint64_t *c, const uint64_t *t, const void *b,
                             const uint64_t *beta, const uint64_t *beta_t, const void *beta_b, const uint64_t *mask,
-                            int64_t n, int by, int b_bytes, int first) {
-    select_trunc_share_args args = {out, bit, c, t, beta, beta_t, mask, b, beta_b, by, first != 0};
+                            int64_t terms, int64_t n, int by, int b_bytes, int first) {
+    select_trunc_share_args args = {out, bit, c, t, beta, beta_t, mask, b, beta_b, (size_t)terms, (size_t)n, by,
+                                    first != 0};
     mpc_run(BY_BYTES(select_trunc_share, b_bytes), &args, (size_t)n, GRAIN);
 }
 

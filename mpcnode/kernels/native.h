@@ -26,7 +26,7 @@ int mpc_matmul_at(uint64_t *out, const uint64_t *a, const uint64_t *b, int64_t n
                   const int64_t *rows, const int64_t *depths, const int64_t *to, const int64_t *row,
                   const int64_t *column, const int64_t *weight, int mode);
 
-/* Elementwise, n elements each. */
+/* Elementwise, n elements each; a select's arguments but the mask have `terms` rows of n, which are summed. */
 void mpc_mul_share(uint64_t *out, const uint64_t *mx, const uint64_t *lx, const uint64_t *my, const uint64_t *ly,
                    const uint64_t *gamma, const uint64_t *mask, int64_t n, int first);
 void mpc_trunc_deal(uint64_t *t, void *b, const uint64_t *r, int64_t n, int by, int64_t times, int b_bytes);
@@ -34,7 +34,7 @@ void mpc_trunc_share(void *out, const uint64_t *c, const void *b, const void *ma
 void mpc_trunc_open(uint64_t *out, const uint64_t *c, const void *v, int64_t n, int by, int64_t times, int b_bytes);
 void mpc_trunc_mask(uint64_t *out, const uint64_t *t, const void *mask, int64_t n, int by, int b_bytes);
 void mpc_select_share(uint64_t *out, const uint8_t *bit, const uint64_t *mw, const uint64_t *lw, const uint64_t *beta,
-                      const uint64_t *beta_lw, const uint64_t *mask, int64_t n, int first);
+                      const uint64_t *beta_lw, const uint64_t *mask, int64_t terms, int64_t n, int first);
 void mpc_inject_share(uint64_t *out, const uint8_t *bit, const uint64_t *beta, const uint64_t *mask, int64_t n,
                       int first);
 
@@ -43,7 +43,7 @@ void mpc_select_trunc_deal(uint64_t *t, void *b, uint64_t *beta, uint64_t *beta_
                            const uint64_t *r, int64_t n, int by, int b_bytes);
 void mpc_select_trunc_share(uint64_t *out, const uint8_t *bit, const uint64_t *c, const uint64_t *t, const void *b,
                             const uint64_t *beta, const uint64_t *beta_t, const void *beta_b, const uint64_t *mask,
-                            int64_t n, int by, int b_bytes, int first);
+                            int64_t terms, int64_t n, int by, int b_bytes, int first);
 void mpc_mul_trunc_deal(uint64_t *t, void *b, uint64_t *t_ly, void *b_ly, const uint64_t *r, const uint64_t *ly,
                         int64_t n, int by, int b_bytes);
 void mpc_mul_trunc_share(uint64_t *out, const uint64_t *c, const uint64_t *my, const uint64_t *ly, const uint64_t *t,

@@ -341,11 +341,11 @@ def trunc_mask(t: U64, mask: Unsigned, by: int) -> U64:
 
 # ---- a masked bit times a ring element -------------------------------------------------------------------------------
 def select_share(bit: U8, mw: U64, lw: U64, beta: U64, beta_lw: U64, mask: U64, *, first: bool) -> U64:
-    """One evaluator's message for b·w, where bit = b ^ β is public, beta a share of β and beta_lw one of β·λ_w:
-    mask - bit·lw + (1 - 2·bit)·(beta·mw - beta_lw) {+ bit·mw}.
+    """One evaluator's message for Σ_k b_k·w_k, where bit = b ^ β is public, beta a share of β and beta_lw one of β·λ_w:
+    mask + Σ_k (- bit·lw + (1 - 2·bit)·(beta·mw - beta_lw) {+ bit·mw}).  mask: of any shape, the others [terms, *shape].
     """
-    shape = bit.shape
-    out, data = _made(shape)
+    shape = (len(bit), *mask.shape)
+    out, data = _made(mask.shape)
     _lib.mpc_select_share(
         data,
         _bytes(bit, shape, "bit"),
@@ -353,7 +353,8 @@ def select_share(bit: U8, mw: U64, lw: U64, beta: U64, beta_lw: U64, mask: U64, 
         _words(lw, shape, "lw"),
         _words(beta, shape, "beta"),
         _words(beta_lw, shape, "beta_lw"),
-        _words(mask, shape, "mask"),
+        _words(mask, mask.shape, "mask"),
+        len(bit),
         out.size,
         first,
     )
@@ -405,11 +406,12 @@ def select_trunc_deal(bit: U8, r: U64, by: int, wrap: npt.DTypeLike) -> tuple[U6
 def select_trunc_share(
     bit: U8, c: U64, t: U64, b: Unsigned, beta: U64, beta_t: U64, beta_b: Unsigned, mask: U64, by: int, *, first: bool
 ) -> U64:
-    """One evaluator's message for a truncation t by `by` times the bit b = bit ^ β, with shares of what
-    `select_trunc_deal` makes: mask + bit·({A} - t + W·b) + (1 - 2·bit)·(beta·A - beta_t + W·beta_b).
+    """One evaluator's message for the sum over the first axis of truncations t by `by` times bits b = bit ^ β, with
+    shares of what `select_trunc_deal` makes: mask + Σ_k (bit·({A} - t + W·b) + (1 - 2·bit)·(beta·A - beta_t +
+    W·beta_b)).  mask: of any shape, the others [terms, *shape].
     """
-    shape = c.shape
-    out, data = _made(shape)
+    shape = (len(c), *mask.shape)
+    out, data = _made(mask.shape)
     _lib.mpc_select_trunc_share(
         data,
         _bytes(bit, shape, "bit"),
@@ -419,7 +421,8 @@ def select_trunc_share(
         _words(beta, shape, "beta"),
         _words(beta_t, shape, "beta_t"),
         _narrow(beta_b, b, "beta_b"),
-        _words(mask, shape, "mask"),
+        _words(mask, mask.shape, "mask"),
+        len(c),
         out.size,
         by,
         b.itemsize,

@@ -127,13 +127,19 @@ def trunc_mask(t: U64, mask: Unsigned, by: int) -> U64:
 
 # ---- a masked bit times a ring element -------------------------------------------------------------------------------
 def select_share(bit: U8, mw: U64, lw: U64, beta: U64, beta_lw: U64, mask: U64, *, first: bool) -> U64:
-    """One evaluator's message for b·w, where bit = b ^ β is public, beta a share of β and beta_lw one of β·λ_w:
-    mask - bit·lw + (1 - 2·bit)·(beta·mw - beta_lw) {+ bit·mw}."""
+    """One evaluator's message for Σ_k b_k·w_k, where bit = b ^ β is public, beta a share of β and beta_lw one of β·λ_w:
+    mask + Σ_k (- bit·lw + (1 - 2·bit)·(beta·mw - beta_lw) {+ bit·mw}).  mask: of any shape, the others [terms, *shape].
+    """
     m = bit.astype(np.uint64)
-    s = mask - m * lw + (np.uint64(1) - np.uint64(2) * m) * (beta * mw - beta_lw)
+    s = (np.uint64(1) - np.uint64(2) * m) * (beta * mw - beta_lw) - m * lw
     if first:
         s += m * mw
-    return s
+    return _on_top(mask, s)
+
+
+def _on_top(mask: U64, terms: U64) -> U64:
+    """The mask and the sum of the terms, in the first axis."""
+    return np.asarray(mask + np.add.reduce(terms, axis=0, dtype=np.uint64))
 
 
 def inject_share(bit: U8, beta: U64, mask: U64, *, first: bool) -> U64:
@@ -165,8 +171,9 @@ def select_trunc_deal(bit: U8, r: U64, by: int, wrap: npt.DTypeLike) -> tuple[U6
 def select_trunc_share(
     bit: U8, c: U64, t: U64, b: Unsigned, beta: U64, beta_t: U64, beta_b: Unsigned, mask: U64, by: int, *, first: bool
 ) -> U64:
-    """One evaluator's message for a truncation t by `by` times the bit b = bit ^ β, with shares of what
-    `select_trunc_deal` makes: mask + bit·({A} - t + W·b) + (1 - 2·bit)·(beta·A - beta_t + W·beta_b).
+    """One evaluator's message for the sum over the first axis of truncations t by `by` times bits b = bit ^ β, with
+    shares of what `select_trunc_deal` makes: mask + Σ_k (bit·({A} - t + W·b) + (1 - 2·bit)·(beta·A - beta_t +
+    W·beta_b)).  mask: of any shape, the others [terms, *shape].
     """
     known, wrap = _truncation(c, by)
     m = bit.astype(np.uint64)
@@ -174,8 +181,7 @@ def select_trunc_share(
     if first:
         value += known
     product = beta * known - beta_t + wrap * beta_b.astype(np.uint64)
-    s: U64 = mask + m * value + (np.uint64(1) - np.uint64(2) * m) * product
-    return s
+    return _on_top(mask, m * value + (np.uint64(1) - np.uint64(2) * m) * product)
 
 
 def mul_trunc_deal(r: U64, ly: U64, by: int, wrap: npt.DTypeLike) -> tuple[U64, Unsigned, U64, Unsigned]:

@@ -1,5 +1,7 @@
 /* The share formulas of masked evaluation, each one pass over its operands.  No branch and no address depends on
    data. */
+#include <string.h>
+
 #include "isa.h"
 #include "native.h"
 
@@ -142,31 +144,44 @@ void mpc_trunc_mask(uint64_t *out, const uint64_t *t, const void *mask, int64_t 
     mpc_run(BY_BYTES(trunc_mask, b_bytes), &args, (size_t)n, GRAIN);
 }
 
-/* ---- a masked bit times a ring element ---- */
+/* ---- sums of masked bits times ring elements, terms[k][n], a block of the sums at a time ---- */
+#define SUMMED 1024
 typedef struct {
     uint64_t *out;
     const uint8_t *bit;
     const uint64_t *mw, *lw, *beta, *beta_lw, *mask;
+    size_t terms, n;
     int first;
 } select_share_args;
 
-INLINE void select_share_body(const select_share_args *p, size_t start, size_t stop) {
-    uint64_t *restrict out = p->out;
-    const uint8_t *bit = p->bit;
-    const uint64_t *mw = p->mw, *lw = p->lw, *beta = p->beta, *beta_lw = p->beta_lw, *mask = p->mask;
+/* Elements start .. stop-1 of term k. */
+INLINE void select_share_add(const select_share_args *p, size_t k, size_t start, size_t stop) {
+    uint64_t *out = p->out;
+    const uint8_t *bit = p->bit + k * p->n;
+    const uint64_t *mw = p->mw + k * p->n, *lw = p->lw + k * p->n;
+    const uint64_t *beta = p->beta + k * p->n, *beta_lw = p->beta_lw + k * p->n;
     const uint64_t first = (uint64_t)0 - (uint64_t)p->first;
     INDEPENDENT
     for (size_t i = start; i < stop; i++) {
         uint64_t m = (uint64_t)0 - (uint64_t)bit[i]; /* 0 or all ones: (x ^ m) - m is (1 - 2·bit)·x */
         uint64_t product = beta[i] * mw[i] - beta_lw[i];
-        out[i] = mask[i] + (((mw[i] & first) - lw[i]) & m) + ((product ^ m) - m);
+        out[i] += (((mw[i] & first) - lw[i]) & m) + ((product ^ m) - m);
+    }
+}
+
+INLINE void select_share_body(const select_share_args *p, size_t start, size_t stop) {
+    for (size_t from = start; from < stop; from += SUMMED) {
+        size_t to = stop - from < SUMMED ? stop : from + SUMMED;
+        memcpy(p->out + from, p->mask + from, (to - from) * sizeof(uint64_t));
+        for (size_t k = 0; k < p->terms; k++)
+            select_share_add(p, k, from, to);
     }
 }
 KERNEL(select_share)
 
 void mpc_select_share(uint64_t *out, const uint8_t *bit, const uint64_t *mw, const uint64_t *lw, const uint64_t *beta,
-                      const uint64_t *beta_lw, const uint64_t *mask, int64_t n, int first) {
-    select_share_args args = {out, bit, mw, lw, beta, beta_lw, mask, first != 0};
+                      const uint64_t *beta_lw, const uint64_t *mask, int64_t terms, int64_t n, int first) {
+    select_share_args args = {out, bit, mw, lw, beta, beta_lw, mask, (size_t)terms, (size_t)n, first != 0};
     mpc_run(select_share_for, &args, (size_t)n, GRAIN);
 }
 

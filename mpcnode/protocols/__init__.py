@@ -127,8 +127,10 @@ class Protocol(ABC):
         """
 
     @abstractmethod
-    async def select(self, p: Place, b: Sharing, w: Sharing, keep: int, by: int = 0) -> Sharing:
-        """w, truncated by so many bits, where b = keep, else 0."""
+    async def select(
+        self, p: Place, b: Sharing, w: Sharing, keep: int, by: int = 0, axes: tuple[int, ...] = ()
+    ) -> Sharing:
+        """w, truncated by so many bits, where b = keep, else 0; summed up over these axes of its shape."""
 
     @abstractmethod
     async def inject(self, p: Place, b: Sharing) -> Sharing:

@@ -82,8 +82,11 @@ class Cleartext(Protocol):
         bits: Sharing = (x[:, None] & np.uint64((1 << (size - 1).bit_length()) - 1) == places).astype(np.uint8)
         return bits
 
-    async def select(self, p: Place, b: Sharing, w: Sharing, keep: int, by: int = 0) -> Sharing:
-        return np.where(b == keep, await self.trunc(p, w, by) if by else w, np.uint64(0))
+    async def select(
+        self, p: Place, b: Sharing, w: Sharing, keep: int, by: int = 0, axes: tuple[int, ...] = ()
+    ) -> Sharing:
+        kept = np.where(b == keep, await self.trunc(p, w, by) if by else w, np.uint64(0))
+        return np.add.reduce(kept, axis=tuple(a + 1 for a in axes), dtype=np.uint64) if axes else kept
 
     async def inject(self, p: Place, b: Sharing) -> Sharing:
         return b.astype(np.uint64)

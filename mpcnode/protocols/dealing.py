@@ -7,6 +7,7 @@ sent the rest.  The payee rotates by op, step and tile, so H's links carry equal
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -94,8 +95,10 @@ async def swap(p: Place, s: Array) -> list[Array]:
     return await exchange([p.to(i, s) for i in others], [p.due(i, s.dtype, s.shape) for i in others])
 
 
-def tiles(n: int) -> list[slice]:
-    return [slice(a, min(a + TILE, n)) for a in range(0, n, TILE)] or [slice(0, 0)]
+def tiles(n: int, rows: int = 1) -> list[slice]:
+    """Cuts of n elements with so many rows each; a tile has about TILE elements in all."""
+    step = -(-TILE // max(1, rows))  # rounded up: tiles are numbered with 16 bits
+    return [slice(a, min(a + step, n)) for a in range(0, n, step)] or [slice(0, 0)]
 
 
 Body: TypeAlias = Callable[[Place, int, slice], Kernel[None]]
@@ -111,6 +114,14 @@ def tiled(p: Place, cuts: Sequence[slice], body: Body) -> Kernel[object]:
 def flat(x: Sharing) -> Array:
     """[parts, elements], C-contiguous."""
     return np.ascontiguousarray(x).reshape(len(x), -1)
+
+
+def terms(x: Sharing, axes: Sequence[int]) -> Array:
+    """[parts, terms, elements]: what is summed up over these axes of the shape, and where."""
+    summed = [a + 1 for a in axes]
+    left = [a for a in range(1, x.ndim) if a not in summed]
+    lengths = (math.prod(x.shape[a] for a in some) for some in (summed, left))
+    return np.ascontiguousarray(x.transpose(0, *summed, *left)).reshape(len(x), *lengths)
 
 
 def total(s: Array, others: Sequence[Array], xor: bool = False) -> Array:

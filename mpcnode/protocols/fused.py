@@ -37,13 +37,13 @@ def dealt_bytes(name: str, by: int) -> int:
 
 async def select(p: Place, k: int, m: Array, x: Sharing, mask: Array, by: int) -> Array | None:
     """[R], [S], [β], [β·R], [β·S] for b = m_b ^ β: b·t = m_b·(A - R + W·S) + (1 - 2m_b)·(β·A - β·R + W·β·S).  m: m_b,
-    and β at the helper.
+    and β at the helper, [terms, elements] as x; terms are summed up under one mask.
     """
     wrap = wrap_dtype(by)
     if p.rank == HELPER:
         await give(p, k, kernels.select_trunc_deal(m, x[0], by, wrap))
         return None
-    word, narrow = (np.uint64, mask.shape), (wrap, mask.shape)
+    word, narrow = (np.uint64, m.shape), (wrap, m.shape)
     t, b, beta, beta_t, beta_b = await take(p, k, [word, narrow, word, word, narrow])
     return kernels.select_trunc_share(m, x[0], t, b, beta, beta_t, beta_b, mask, by, first=p.rank == FIRST)
 

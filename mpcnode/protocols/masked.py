@@ -40,6 +40,7 @@ from mpcnode.protocols.dealing import (
     renew,
     swap,
     take,
+    terms,
     tiled,
     tiles,
     total,
@@ -194,7 +195,9 @@ class Masked(Protocol):
         a = flat(x[:1])
         return await self._opened(p, x.shape, lambda p, k, at, mask: fused.square(p, k, a[:, at], mask, by))
 
-    async def _opened(self, p: Place, shape: tuple[int, ...], message: Message) -> Sharing:
+    async def _opened(
+        self, p: Place, shape: tuple[int, ...], message: Message, cuts: Sequence[slice] | None = None
+    ) -> Sharing:
         """What the evaluators' messages add up to, less the fresh mask in each of them, as a new sharing.  1 round."""
         out = np.empty((shape[0], math.prod(shape[1:])), np.uint64)
 
@@ -205,7 +208,7 @@ class Masked(Protocol):
             else:
                 out[0, at] = total(s, await swap(p, s))
 
-        await tiled(p, tiles(out.shape[1]), body)
+        await tiled(p, tiles(out.shape[1]) if cuts is None else cuts, body)
         return out.reshape(shape)
 
     async def bilinear(self, p: Place, f: Bilinear, x: Sharing, y: Sharing) -> Sharing:
@@ -320,31 +323,29 @@ class Masked(Protocol):
         await tiled(p, lookup.cuts(a.shape[1], size), body)
         return out.reshape(len(out), size, *x.shape[1:])
 
-    async def select(self, p: Place, b: Sharing, w: Sharing, keep: int, by: int = 0) -> Sharing:
+    async def select(
+        self, p: Place, b: Sharing, w: Sharing, keep: int, by: int = 0, axes: tuple[int, ...] = ()
+    ) -> Sharing:
         """[β], [β·λ_w] for b = m_b ^ β;  o_i = λ'_i - m_b·λw_i + (1 - 2m_b)·(β_i·m_w - (βλ_w)_i) {+ m_b·m_w};  m' = Σ
-        o_i.  1 round.  w truncated on the way: see fused.py.
+        o_i.  1 round.  w truncated on the way: see fused.py.  A sum over axes is linear in the o_i less λ'_i: each
+        evaluator adds up its own, and one λ'_i goes on top.
         """
-        bits, a = flat(b), flat(w[:2])
-        if by:
-            flip = np.uint8(0 if keep or p.rank == HELPER else 1)
-            message = lambda p, k, at, mask: fused.select(p, k, bits[0, at] ^ flip, a[:, at], mask, by)  # noqa: E731
-            return await self._opened(p, w.shape, message)
-        out = np.empty((len(w), a.shape[1]), np.uint64)
+        shape = tuple(n for i, n in enumerate(w.shape[1:]) if i not in axes)
+        bits, a = terms(b[:1], axes), terms(w[:2], axes)
+        flip = np.uint8(0 if keep or p.rank == HELPER else 1)
 
-        async def body(p: Place, k: int, at: slice) -> None:
-            mask = renew(p, out[:, at])
+        async def message(p: Place, k: int, at: slice, mask: Array) -> Array | None:
+            m, x = bits[0, :, at] ^ flip, a[:, :, at]
+            if by:
+                return await fused.select(p, k, m, x, mask, by)
             if p.rank == HELPER:
-                beta = bits[0, at].astype(np.uint64)
-                await give(p, k, [beta, beta * a[0, at]])
-                await exchange()
-                return
-            beta, beta_lw = await take(p, k, [(np.uint64, mask.shape)] * 2)
-            m = bits[0, at] if keep else bits[0, at] ^ np.uint8(1)
-            o = kernels.select_share(m, a[0, at], a[1, at], beta, beta_lw, mask, first=p.rank == FIRST)
-            out[0, at] = total(o, await swap(p, o))
+                beta = m.astype(np.uint64)
+                await give(p, k, [beta, beta * x[0]])
+                return None
+            beta, beta_lw = await take(p, k, [(np.uint64, m.shape)] * 2)
+            return kernels.select_share(m, x[0], x[1], beta, beta_lw, mask, first=p.rank == FIRST)
 
-        await tiled(p, tiles(a.shape[1]), body)
-        return out.reshape(w.shape)
+        return await self._opened(p, (len(w), *shape), message, tiles(a.shape[2], a.shape[1]))
 
     async def inject(self, p: Place, b: Sharing) -> Sharing:
         """[β] for b = m_b ^ β;  o_i = λ'_i + (1 - 2m_b)·β_i {+ m_b};  m' = Σ o_i.  1 round."""
@@ -367,7 +368,8 @@ class Masked(Protocol):
     def cost(self, op: Op, args: Sequence[Type], size: int) -> Cost:
         """Per element, n = 2, swap / deal bytes / rounds: mul, dot and conv 8/8/1, trunc by 18 4/12/1, sign of 45 bits
         3.8/30.6/3 (for few elements in 2 rounds, see comparison.py), select 8/16/1, inject 8/8/1, and 1/8 and 1/8, /1;
-        truncated by 18 on the way, mul and square 8/24/1, select 8/32/1.
+        truncated by 18 on the way, mul and square 8/24/1, select 8/32/1.  A sum of selects is swapped once, and
+        dealt as each of them is.
         """
         n = op.type.size
         if op.name == "input":
@@ -381,11 +383,11 @@ class Masked(Protocol):
                 by = op.integer("by")
                 return Cost(1, np.dtype(fused.wrap_dtype(by)).itemsize * n, fused.dealt_bytes("trunc", by) * n)
             case "mul" | "select" | "square" if "by" in op.attrs:
-                return Cost(1, 8 * n, fused.dealt_bytes(op.name, op.integer("by")) * n)
+                return Cost(1, 8 * n, fused.dealt_bytes(op.name, op.integer("by")) * args[0].size)
             case "mul" | "dot" | "conv" | "inject":
                 return Cost(1, 8 * n, 8 * n)
             case "select":
-                return Cost(1, 8 * n, 16 * n)
+                return Cost(1, 8 * n, 16 * args[0].size)
             case "and" | "or":
                 planes = 8 * sum(kernels.words(at.stop - at.start) for at in tiles(n))
                 return Cost(1, planes, kernels.and_rows(len(args)) * planes)

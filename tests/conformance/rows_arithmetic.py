@@ -305,6 +305,29 @@ def inject() -> Iterator[Case]:
         yield Case(named(shape), (bit(zeros_and_ones(*shape)),), emit("inject"), same)
 
 
+def sums_of_selects() -> Iterator[Case]:
+    shapes: list[tuple[Shape, Shape]] = [
+        ((7,), (0,)),
+        ((3, 5), (0,)),
+        ((3, 5), (1,)),
+        ((3, 5), (0, 1)),
+        ((2, 3, 4), (0, 2)),
+        ((0, 3), (0,)),
+        ((3, 0), (0,)),
+        (RAGGED, (0,)),
+        (RAGGED, (1,)),
+    ]
+    for keep, by, (shape, axes) in product((0, 1), (0, 18), shapes):
+        args = bit(zeros_and_ones(*shape)), secret(ranged(*shape, seed=1) if by else ring(*shape, seed=1), by)
+
+        def want(d: Ints, x: Ints, keep: int = keep, by: int = by, axes: Shape = axes) -> tuple[Ints, ...]:
+            kept = [np.where(d == keep, n, 0) for n in (neighbours(x, by) if by else (x, x))]
+            return tuple(np.asarray(np.sum(n, axes)) for n in kept)
+
+        attrs = {"keep": keep, "axes": axes} | ({"by": by} if by else {})
+        yield Case(f"summed-{named(shape)}-on-{named(axes)}-by-{by}-keep-{keep}", args, emit("select", **attrs), want)
+
+
 @row
 def select() -> Iterator[Case]:
     for keep, shape in product((0, 1), SHAPES):
@@ -324,3 +347,4 @@ def select() -> Iterator[Case]:
             return tuple(np.where(d == keep, n, 0) for n in neighbours(x, by))
 
         yield Case(f"truncated-{named(shape)}-by-{by}-keep-{keep}", args, emit("select", keep=keep, by=by), truncated)
+    yield from sums_of_selects()

@@ -154,7 +154,8 @@ def square(op: Op, args: list[Known]) -> Known:
 
 def select(op: Op, args: list[Known]) -> Known:
     keep = args[0].middle == op.integer("keep")
-    return Known(*(ints(np.where(keep, part, 0)) for part in truncated(op, args[1])))
+    kept = Known(*(ints(np.where(keep, part, 0)) for part in truncated(op, args[1])))
+    return summed(op, [kept]) if "axes" in op.attrs else kept
 
 
 OPS: dict[str, Callable[[Op, list[Known]], Known]] = {

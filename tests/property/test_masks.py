@@ -34,6 +34,10 @@ def work(b: Builder, x: Value, y: Value) -> Value:
     z = b.emit("add", b.emit("select", d, wide, keep=0, by=18), b.emit("mul", wide, x, by=18))
     z = b.emit("add", z, b.emit("square", wide, by=18))
     z = b.emit("add", z, b.emit("rescale", z, by=21, times=12345, frac=21))
+    bits, halves, finer = (b.reshape(v, (2, v.type.size // 2)) for v in (d, z, wide))
+    z = b.emit("add", z, b.spread(b.emit("select", bits, halves, keep=1, axes=(0, 1)), z.shape))
+    folded = b.emit("select", bits, finer, keep=1, axes=(0,), by=18)
+    z = b.emit("add", z, b.reshape(b.spread(folded, halves.shape), z.shape))
     product = b.emit("dot", b.reshape(z, (z.shape[0] // 8, 8)), b.reshape(b.slice_axis(x, 0, 0, 64), (8, 8)))
     return b.reshape(product, z.shape)
 

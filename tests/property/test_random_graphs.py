@@ -164,7 +164,8 @@ class Writer:
             case 1:
                 return self.emit("mul", x, self.some(kind=Kind.ARITH, shape=shape), by=by)
             case 2:
-                return self.emit("select", self.some(kind=Kind.BIT, shape=shape), x, keep=self.pick(2), by=by)
+                summed = {"axes": tuple(range(1 + self.pick(len(shape))))} if shape and self.pick(2) else {}
+                return self.emit("select", self.some(kind=Kind.BIT, shape=shape), x, keep=self.pick(2), by=by, **summed)
             case 3:
                 return self.emit("rescale", x, by=by, times=1 + self.pick(1 << min(by, 20)), frac=0)
             case _:

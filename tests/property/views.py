@@ -53,6 +53,7 @@ def every_op(elements: int, owner: str) -> Graph:
     four = b.emit("and", negative, rough, either, b.emit("not", both))
     fused = [b.emit("mul", y, b.shift(x, 40), by=18), b.emit("mul", x, x, by=7), b.emit("square", y, by=33)]
     fused += [b.emit("select", bit, v, keep=keep, by=18) for keep, bit, v in ((1, negative, y), (0, rough, x))]
+    fused += [b.emit("select", *(b.reshape(v, (2, elements // 2)) for v in (negative, y)), keep=1, axes=(0,))]
     found = b.emit("onehot", b.shift(x, 40), size=5)
 
     inside = Builder()

@@ -207,6 +207,8 @@ BROKEN = [
     Broken("rescale", [arith(2)], {"by": 40, "times": 1 << 31, "frac": 0}, "times must be 1 to 2^by, and below 2^31"),
     Broken("rescale", [arith(2)], {"by": 3, "times": 0, "frac": 0}, "times must be 1 to 2^by, and below 2^31"),
     Broken("select", [bit(2), arith(2)], {"keep": 0, "by": 0}, "by must be 1 to 62"),
+    Broken("select", [bit(2), arith(2)], {"keep": 0, "axes": ()}, "sums up over no axis"),
+    Broken("select", [bit(2), arith(2)], {"keep": 0, "axes": (1,)}, "axes [1] are not axes of [2]"),
     # bits
     *(
         Broken(name, args, {}, "wants a bit, and a bit or public zeros and ones")

@@ -386,7 +386,9 @@ def test_share_formulas(setting: None, first: bool) -> None:
         r = rng(size)
         x = [ring(r, size) for _ in range(6)]
         same("mul_share", *x, first=first)
-        same("select_share", bits(r, size), *x[:5], first=first)
+        for terms in (0, 1, 3):
+            rows = [ring(r, terms, size) for _ in range(4)]
+            same("select_share", bits(r, terms, size), *rows, x[0], first=first)
         same("inject_share", bits(r, size), *x[:2], first=first)
         for by, kind in [
             (1, np.uint8),
@@ -406,7 +408,11 @@ def test_share_formulas(setting: None, first: bool) -> None:
                 same("trunc_open", x[0], wrap, by, times)
             same("trunc_mask", x[0], wrap, by)
             same("select_trunc_deal", bits(r, size), x[0], by, kind)
-            same("select_trunc_share", bits(r, size), *x[:2], wrap, *x[4:], product, x[3], by, first=first)
+            for terms in (0, 1, 3):
+                rows = [ring(r, terms, size) for _ in range(6)]
+                narrow = [v.astype(kind) for v in rows[4:]]
+                share = bits(r, terms, size), *rows[:2], narrow[0], *rows[2:4], narrow[1], x[0]
+                same("select_trunc_share", *share, by, first=first)
             same("mul_trunc_deal", x[0], x[1], by, kind)
             same("mul_trunc_share", *x[:4], wrap, x[4], product, x[5], by, first=first)
             same("square_trunc_deal", x[0], by, kind)
@@ -417,7 +423,7 @@ def test_share_formulas_take_any_shape(setting: None) -> None:
     r = rng()
     x = [ring(r, 3, 4, 5) for _ in range(4)] + [ring(r, 5, 4, 3).T, np.broadcast_to(ring(r, 5), (3, 4, 5))]
     same("mul_share", *x, first=True)
-    same("select_share", bits(r, 6, 4, 5)[::2], *x[1:], first=True)
+    same("select_share", bits(r, 6, 4, 5)[::2], *x[2:], ring(r, 4, 5), first=True)
     same("inject_share", bits(r, 3, 4, 5), x[4], x[5], first=True)
     same("trunc_deal", x[4], 18, np.uint32)
     same("trunc_share", x[4], x[4].astype(np.uint32), x[5].astype(np.uint32))
@@ -438,8 +444,8 @@ def test_share_formulas_refuse() -> None:
         native.mul_share(x, x, x, y, x, x, first=True)
     with pytest.raises(ValueError, match=r"mask: want uint64\[4\], got int64\[4\]"):
         native.inject_share(bit, x, x.astype(np.int64), first=True)
-    with pytest.raises(ValueError, match=r"bit: want uint8\[4\], got bool\[4\]"):
-        native.select_share(bit.astype(bool), x, x, x, x, x, first=True)
+    with pytest.raises(ValueError, match=r"bit: want uint8\[1, 4\], got bool\[1, 4\]"):
+        native.select_share(bit.astype(bool)[None], *[x[None]] * 4, x, first=True)
     for by, kind in [(0, np.uint8), (63, np.uint64), (9, np.uint8), (8, np.int8)]:
         with pytest.raises(ValueError, match="truncation by"):
             native.trunc_deal(x, by, kind)

@@ -14,12 +14,12 @@ import pytest
 from compiling import agree, evaluated, names, ops, stages
 from jax import lax
 
-from coordinator.lower import fixedpoint, simplify
+from coordinator.lower import fixedpoint, simplify, together
 from coordinator.lower.builder import Builder, Value
 from coordinator.lower.fuse import fuse
 from coordinator.lower.hoist import hoist
 from coordinator.lower.refine import refine
-from coordinator.lower.rewrite import depth, prune, until_still
+from coordinator.lower.rewrite import depth, prune, rewrite, until_still
 from coordinator.lower.twice import twice
 from mpcnode.graph import Graph, Kind, Type
 from mpcnode.verify import verify
@@ -286,6 +286,30 @@ def test_a_truncation_is_fused_with_the_product_that_alone_reads_it() -> None:
     after = fuse(graph, 18)
     assert names(after).count("trunc") == 0 and depth(after) == depth(graph) - 1
     assert [op.integer("by") for op in ops(after, "mul", "select") if "by" in op.attrs] == [18, 18]
+    same_results(graph, after)
+
+
+def test_a_sum_of_selects_that_nobody_else_reads_is_one_op() -> None:
+    w = Writer()
+    x, z = w.input(), w.input()
+    bit = w.b.emit("sign", z, lo=0)
+    alone, shared = w.b.keep(bit, x, 1), w.b.keep(bit, w.b.mul(x, z), 0)
+    sums = [w.b.emit("sum", v, axes=axes) for v, axes in ((alone, (0,)), (shared, (1,)))]
+    graph = w.done(*sums, shared)
+    after = prune(rewrite(fuse(graph, 18), together.RULES, 18)[0])
+    assert [op.attrs.get("axes") for op in ops(after, "select")] == [None, (0,)]
+    assert names(after).count("sum") == 1 and depth(after) == depth(fuse(graph, 18))
+    same_results(graph, after)
+
+
+def test_a_sum_of_selects_that_truncate_is_one_op() -> None:
+    w = Writer()
+    x, y, z = w.input(), w.input(), w.input()
+    kept = w.b.keep(w.b.emit("sign", z, lo=0), w.b.mul(x, y), 0)
+    graph = w.done(w.b.emit("sum", kept, axes=(0, 1)))
+    after = prune(rewrite(fuse(graph, 18), together.RULES, 18)[0])
+    [select] = ops(after, "select")
+    assert (select.integer("by"), select.integers("axes")) == (18, (0, 1)) and "sum" not in names(after)
     same_results(graph, after)
 
 
