@@ -30,6 +30,7 @@ MAX_FRAC = 127  # products of small numbers have more fraction bits than the rin
 TOP = 63  # the bit of the sign
 MAX_ONEHOT = 1 << 16
 MAX_AND = 8  # bits of one conjunction
+MAX_CUTS = 1 << 16  # public numbers that one op compares with
 MAX_STEPS = 1 << 40  # iterations of one op, over all the loops around it: they address randomness
 
 

@@ -281,8 +281,8 @@ def _rescale(op: Op, defs: Ops) -> Interactive:
 
 
 def _sign(op: Op, defs: Ops) -> Interactive:
-    lo, top = op.integer("lo"), op.integer("top", TOP)
-    return lambda here, x: here.protocol.sign(here.p, x, lo, top)
+    lo, top, cuts = op.integer("lo"), op.integer("top", TOP), op.integers("cuts", ())
+    return lambda here, x: here.protocol.sign(here.p, x, lo, top, cuts)
 
 
 def _onehot(op: Op, defs: Ops) -> Interactive:

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from mpcnode.graph import MAX_AND, MAX_ELEMENTS, MAX_ONEHOT, TOP, Graph, GraphError, Kind, Op, Type
+from mpcnode.graph import MAX_AND, MAX_CUTS, MAX_ELEMENTS, MAX_ONEHOT, TOP, Graph, GraphError, Kind, Op, Type
 from mpcnode.kernels.reference import MOST_TIMES
 from mpcnode.window import Window
 
@@ -345,11 +345,17 @@ def _not(args: Sequence[Op], op: Op) -> Type:
 
 def _sign(args: Sequence[Op], op: Op) -> Type:
     """The bit x < 0, where the lowest `lo` bits of x may be passed over (right but within 2^lo of zero), and so may
-    those above bit `top` (right for |x| < 2^top - 2^lo only: who writes it knows that range).
+    those above bit `top` (right for |x| < 2^top - 2^lo only: who writes it knows that range).  With `cuts`, which are
+    ring elements, in front of the argument's axes a new one, whose entry k is the sign of x - cuts[k].
     """
     need(args[0].type.kind is ARITH, "wants an arith value")
     need(0 <= op.integer("lo") < op.integer("top", TOP) <= TOP, "wants 0 <= lo < top <= 63")
-    return Type(BIT, 0, args[0].type.shape)
+    if "cuts" not in op.attrs:
+        return Type(BIT, 0, args[0].type.shape)
+    cuts = op.integers("cuts")
+    need(1 <= len(cuts) <= MAX_CUTS, f"compares with 1 to {MAX_CUTS} numbers")
+    need(all(-(1 << 63) <= cut < 1 << 63 for cut in cuts), "compares with ring elements of 64 bits")
+    return Type(BIT, 0, (len(cuts), *args[0].type.shape))
 
 
 def _inject(args: Sequence[Op], op: Op) -> Type:
@@ -471,7 +477,7 @@ OPS: dict[str, Row] = {
     "and": Row(None, {}, _and),
     "or": Row(2, {}, _xor),
     "not": Row(1, {}, _not),
-    "sign": Row(1, {"lo": int}, _sign, {"top": int}),
+    "sign": Row(1, {"lo": int}, _sign, {"top": int, "cuts": INTS}),
     "onehot": Row(1, {"size": int}, _onehot),
     "inject": Row(1, {}, _inject),
     "select": Row(2, {"keep": int}, _select, {"by": int, "axes": INTS}),

@@ -171,11 +171,11 @@ def narrow_sign(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:
     """Where x has room for `room` fraction bits, |x| < 2^(62 - room): bits above need not be compared.  One is, so
     that the lowest may be passed over.
     """
-    room, lo = r.op(args[0]).most, op.integer("lo")
+    room, lo = op.most if "cuts" in op.attrs else r.op(args[0]).most, op.integer("lo")
     top = LIMIT_BITS - room + args[0].frac + 1
     if not room or not lo < top < TOP:
         return None
-    return r.b.emit("sign", args[0], lo=lo, top=top)
+    return r.b.again(op._replace(attrs={**op.attrs, "top": top}), args[0])
 
 
 def neg(r: Rewriter, op: Op, args: Sequence[Value]) -> Value | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from coordinator.lower import fixedpoint, simplify, together
+from coordinator.lower import fixedpoint, simplify, thresholds, together
 from coordinator.lower.fuse import fuse
 from coordinator.lower.hoist import hoist
 from coordinator.lower.rescale import rescale
@@ -39,10 +39,11 @@ def narrow(graph: Graph, frac: int) -> Graph:
 
 
 def final(graph: Graph, frac: int) -> Graph:
-    """Products doubled where that is cheaper, folded once more; truncations fused with factors and products, and sums
-    of selects.
+    """Products doubled where that is cheaper, folded once more; comparisons joined, truncations fused with factors and
+    products, and selects with their sums.
     """
-    fused = fuse(rescale(folded(twice(folded(graph, frac), frac), frac), frac), frac)
+    products = rescale(folded(twice(folded(graph, frac), frac), frac), frac)
+    fused = fuse(prune(rewrite(products, thresholds.RULES, frac)[0]), frac)
     return prune(rewrite(fused, together.RULES, frac)[0])
 
 

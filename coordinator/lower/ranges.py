@@ -177,7 +177,7 @@ RULES: Mapping[str, Rule] = dict.fromkeys(UNCHANGED, _same) | {
 def _side(b: Builder, select: Op) -> int:
     """1 where x is kept if it is positive, -1 if negative; 0: neither."""
     sign, x, keep = b.ops[select.args[0]], select.args[1], select.integer("keep")
-    if sign.name != "sign":
+    if sign.name != "sign" or "cuts" in sign.attrs:
         return 0
     if sign.args[0] == x:
         return -1 if keep else 1

@@ -55,7 +55,8 @@ def rounds(op: Op, args: Sequence[Op]) -> int:
     if op.name in PRODUCTS and any(a.type.kind is Kind.PUBLIC for a in args):
         return 0
     if op.name == "sign":
-        return sign_cost(op.integer("lo"), op.integer("top", TOP), op.type.size)[0]
+        bits, cuts = (op.integer("lo"), op.integer("top", TOP)), len(op.integers("cuts", (0,)))
+        return sign_cost(*bits, args[0].type.size, cuts)[0]
     return ROUNDS.get(op.name, 0)
 
 

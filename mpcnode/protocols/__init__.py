@@ -117,8 +117,10 @@ class Protocol(ABC):
         """x·times / 2^by for |x| < 2^62, one of the two neighbouring integers; times <= 2^by, and below 2^31."""
 
     @abstractmethod
-    async def sign(self, p: Place, x: Sharing, lo: int, top: int = TOP) -> Sharing:
-        """The bit x < 0 for |x| < 2^top - 2^lo; within 2^lo of zero it may be either."""
+    async def sign(self, p: Place, x: Sharing, lo: int, top: int = TOP, cuts: tuple[int, ...] = ()) -> Sharing:
+        """The bit x < 0 for |x| < 2^top - 2^lo; within 2^lo of zero it may be either.  With `cuts`, that of x - cut for
+        each of them, along a new first axis of the shape.
+        """
 
     @abstractmethod
     async def onehot(self, p: Place, x: Sharing, size: int) -> Sharing:

@@ -74,7 +74,9 @@ class Cleartext(Protocol):
             return np.array(x)
         return ((halves + np.uint64(1)) >> np.uint64(1)) - np.uint64(times << (62 - by))
 
-    async def sign(self, p: Place, x: Sharing, lo: int, top: int = TOP) -> Sharing:
+    async def sign(self, p: Place, x: Sharing, lo: int, top: int = TOP, cuts: tuple[int, ...] = ()) -> Sharing:
+        if cuts:
+            x = x[:, None] - np.array(cuts, np.int64).view(np.uint64).reshape(-1, *(1 for _ in x.shape[1:]))
         return (x >> np.uint64(top)).astype(np.uint8) & np.uint8(1)
 
     async def onehot(self, p: Place, x: Sharing, size: int) -> Sharing:

@@ -8,6 +8,11 @@ multi-input AND.  All of it is dealt in one message ahead of the computation.
 
 For few elements a round is worth more than bytes: then chunks are wider, and a single gate merges up to 8 of them.
 
+x is compared with several public numbers at once at the price of fewer leaves: x - cut = (m - cut) - λ has the mask λ
+whatever the cut, so one dealing of the monomials of λ serves all of them, and only the gates, whose inputs have masks
+of their own, are dealt for each.  Shares of one dealt value may be used any number of times, as λ_i is in all that is
+computed from x: they are never sent, but in sums with a fresh mask bit for every bit that is opened.
+
 Everything here is bit planes, uint64[rows, words]; the nodes of a level are rows lt_0 .. lt_{c-1}, eq_1 .. eq_{c-1}
 (nobody asks the lowest node's eq).
 """
@@ -23,8 +28,8 @@ import numpy.typing as npt
 from mpcnode import kernels
 from mpcnode.kernels import CHUNK, U64
 from mpcnode.party import Place
-from mpcnode.protocols.dealing import FIRST, HELPER, LEVEL, fresh, give, swap, take, total
-from mpcnode.rounds import Array, exchange
+from mpcnode.protocols.dealing import FIRST, HELPER, LEVEL, TILE, fresh, give, swap, take, total
+from mpcnode.rounds import exchange
 
 
 class Gate(NamedTuple):
@@ -33,7 +38,7 @@ class Gate(NamedTuple):
     fan: int
     with_eq: bool
     inputs: npt.NDArray[np.intp]  # rows of the level: lt_low .., eq_low ..; in place of an eq that nobody asks, any row
-    dealt: slice  # rows of what the helper deals
+    dealt: slice  # rows of the products that the helper deals
     outputs: npt.NDArray[np.intp]  # rows among those that the level opens
 
 
@@ -48,15 +53,26 @@ class Level(NamedTuple):
 
 
 class Tree(NamedTuple):
-    """The comparison of two numbers of a given width: dealt are the leaves' monomials, the gates' products, and the
-    top bit of ρ.
+    """The comparison of two numbers of a given width: dealt are the leaves' monomials and the top bit of ρ, once for
+    all cuts, and the gates' products.
     """
 
     chunk: int  # bits of a leaf
-    leaves: int  # dealt rows
+    leaves: int  # dealt rows of monomials
     opened: int  # rows that the leaves open
     levels: tuple[Level, ...]
-    dealt: int  # rows in all
+    products: int  # dealt rows
+
+    def dealt(self, words: int, wide: int) -> int:
+        """Words that are dealt, where a plane of x has `words`, and one of all comparisons `wide`."""
+        return (self.leaves + 1) * words + self.products * wide
+
+
+def _products(fan: int, *, with_eq: bool) -> int:
+    """Rows that are dealt for a gate; a wide one is a conjunction for each of its products."""
+    if fan <= CHUNK:
+        return len(kernels.gate_products(fan, with_eq))
+    return sum(kernels.and_rows(len(term)) for term in _terms(fan))
 
 
 def _level(nodes: int, at: int) -> tuple[Level, int]:
@@ -70,7 +86,7 @@ def _level(nodes: int, at: int) -> tuple[Level, int]:
         fan = min(CHUNK, nodes - low)
         inside = range(low, low + fan)
         inputs = np.array([*inside, *(nodes - 1 + max(i, 1) for i in inside)], np.intp)
-        dealt = len(kernels.gate_products(fan, low > 0))
+        dealt = _products(fan, with_eq=low > 0)
         outputs = np.array([lts[low], eqs[low]] if low else [lts[low]], np.intp)
         gates.append(Gate(fan, low > 0, inputs, slice(at, at + dealt), outputs))
         at += dealt
@@ -87,35 +103,34 @@ EXTRA_BYTES = 1 << 18  # dealt to save a round: up to 0.4 ms of a processor at t
 
 
 @lru_cache(maxsize=256)
-def tree(bits: int, words: int) -> Tree:
-    """The tree for planes of so many words."""
+def tree(bits: int, words: int, wide: int) -> Tree:
+    """The tree for planes of so many words: of x, and of all comparisons."""
     usual = _tree(bits)
     if len(usual.levels) < 2:
         return usual
-    wide = min(
-        (_wide_tree(bits, chunk) for chunk in range(CHUNK, 9) if bits <= WIDE_FAN * chunk), key=lambda t: t.dealt
-    )
-    return wide if 8 * words * (wide.dealt - usual.dealt) <= EXTRA_BYTES else usual
+    chunks = [chunk for chunk in range(CHUNK, 9) if bits <= WIDE_FAN * chunk]
+    few = min((_wide_tree(bits, chunk) for chunk in chunks), key=lambda t: t.dealt(words, wide))
+    return few if 8 * (few.dealt(words, wide) - usual.dealt(words, wide)) <= EXTRA_BYTES else usual
 
 
 def _tree(bits: int) -> Tree:
     """Leaves of 4 bits and levels of gates of fan-in 4: what is dealt least."""
-    leaves, nodes = kernels.leaf_rows(bits), len(kernels.chunks(bits))
-    opened, at, levels = 2 * nodes - 1, leaves, []
+    nodes = len(kernels.chunks(bits))
+    opened, at, levels = 2 * nodes - 1, 0, []
     while nodes > 1:
         level, at = _level(nodes, at)
         levels.append(level)
         nodes = -(-nodes // CHUNK)
-    return Tree(CHUNK, leaves, opened, tuple(levels), at + 1)
+    return Tree(CHUNK, kernels.leaf_rows(bits), opened, tuple(levels), at)
 
 
 def _wide_tree(bits: int, chunk: int) -> Tree:
     """Leaves of `chunk` bits, and one gate for all of them."""
-    leaves, nodes = kernels.leaf_rows(bits, chunk), len(kernels.chunks(bits, chunk))
+    nodes = len(kernels.chunks(bits, chunk))
     inputs = np.array([*range(nodes), *(nodes - 1 + max(i, 1) for i in range(nodes))], np.intp)
-    dealt = slice(leaves, leaves + sum(kernels.and_rows(len(term)) for term in _terms(nodes)))
-    gate = Gate(nodes, False, inputs, dealt, np.array([0], np.intp))
-    return Tree(chunk, leaves, 2 * nodes - 1, (Level((gate,), 1, None),), dealt.stop + 1)
+    products = _products(nodes, with_eq=False)
+    gate = Gate(nodes, False, inputs, slice(0, products), np.array([0], np.intp))
+    return Tree(chunk, kernels.leaf_rows(bits, chunk), 2 * nodes - 1, (Level((gate,), 1, None),), products)
 
 
 def _terms(fan: int) -> list[list[int]]:
@@ -123,10 +138,25 @@ def _terms(fan: int) -> list[list[int]]:
     return [[k, *range(fan + k + 1, 2 * fan)] for k in range(fan - 1)]
 
 
-def sign_cost(lo: int, top: int, elements: int) -> tuple[int, int, int]:
-    """Rounds, planes that each evaluator opens, planes that the helper deals, for so many elements in all."""
-    t = tree(top - lo, kernels.words(elements))
-    return 1 + len(t.levels), t.opened + sum(level.opened for level in t.levels), t.dealt
+def _tree_of(lo: int, top: int, elements: int, cuts: int) -> Tree:
+    return tree(top - lo, kernels.words(elements), kernels.words(cuts * elements))
+
+
+def sign_tiles(elements: int, cuts: int = 1) -> list[slice]:
+    """Tiles of so many numbers with about TILE comparisons each, and an odd number of cache lines a plane of x."""
+    step = 512 * (-(-TILE // (512 * cuts)) | 1)
+    return [slice(a, min(a + step, elements)) for a in range(0, elements, step)] or [slice(0, 0)]
+
+
+@lru_cache(maxsize=4096)
+def sign_cost(lo: int, top: int, elements: int, cuts: int = 1) -> tuple[int, int, int]:
+    """Rounds, words that each evaluator opens, words that the helper deals, to compare so many numbers with cuts."""
+    t, opened, dealt = _tree_of(lo, top, elements, cuts), 0, 0
+    for at in sign_tiles(elements, cuts):
+        n = at.stop - at.start
+        opened += kernels.words(cuts * n) * (t.opened + sum(level.opened for level in t.levels))
+        dealt += t.dealt(kernels.words(n), kernels.words(cuts * n))
+    return 1 + len(t.levels), opened, dealt
 
 
 def _gate_deal(masks: U64, gate: Gate) -> U64:
@@ -157,55 +187,75 @@ def _mask(p: Place, level: int, rows: int, words: int) -> U64:
     return fresh(p, np.empty((rows, words), np.uint64), LEVEL + level, xor=True)
 
 
-async def sign_planes(p: Place, tile: int, x: Array, lo: int, top: int, elements: int) -> list[U64]:
+def _side_by_side(rows: list[U64], n: int) -> U64:
+    """Of each cut [rows, words of n bits] -> [rows, words]: the n bits of every cut, one cut's behind another's."""
+    if len(rows) == 1:
+        return rows[0]
+    planes = np.stack(rows, axis=1)
+    if n % 64:
+        bits = np.unpackbits(planes.astype("<u8", copy=False).view(np.uint8), axis=-1, count=n, bitorder="little")
+        packed = np.packbits(bits.reshape(len(planes), -1), axis=-1, bitorder="little")
+        whole = np.zeros((len(planes), 8 * kernels.words(len(rows) * n)), np.uint8)
+        whole[:, : packed.shape[1]] = packed
+        planes = whole.view("<u8").astype(np.uint64, copy=False)
+    return planes.reshape(len(planes), -1)
+
+
+async def sign_planes(p: Place, tile: int, x: U64, cuts: U64, lo: int, top: int, elements: int) -> list[U64]:
     """One tile of so many elements in all.  x: uint64[elements of the tile], m at an evaluator, λ at the helper; the
-    sign is in bit `top`.  Returns the planes of the sign's parts.
+    sign is in bit `top`.  Returns the planes of the parts of the signs of x - cut, one cut's bits behind another's.
     """
-    planes, t = kernels.to_planes(x, lo, top + 1), tree(top - lo, kernels.words(elements))
+    t = _tree_of(lo, top, elements, len(cuts))
     if p.rank == HELPER:
-        return [await _deal_sign(p, tile, t, planes[:-1], planes[-1])]
-    return await _evaluate_sign(p, tile, t, planes[:-1], planes[-1])
+        return [await _deal_sign(p, tile, t, kernels.to_planes(x, lo, top + 1), kernels.words(len(cuts) * len(x)))]
+    return await _evaluate_sign(p, tile, t, [kernels.to_planes(x - cut, lo, top + 1) for cut in cuts], len(x))
 
 
-async def _deal_sign(p: Place, tile: int, t: Tree, rho: U64, top: U64) -> U64:
-    """The helper deals the leaves' monomials, every gate's products and λ's top bit; it ends as many rounds as the
-    evaluators.
+async def _deal_sign(p: Place, tile: int, t: Tree, rho: U64, words: int) -> U64:
+    """The helper deals the leaves' monomials and λ's top bit, and every gate's products, on planes of so many words; it
+    ends as many rounds as the evaluators.
     """
-    words = rho.shape[1]
-    dealt = np.empty((t.dealt, words), np.uint64)
-    dealt[: t.leaves] = kernels.leaf_deal(rho, t.chunk)
-    dealt[-1] = top
+    leaves, products = np.empty((t.leaves + 1, rho.shape[1]), np.uint64), np.empty((t.products, words), np.uint64)
+    leaves[:-1] = kernels.leaf_deal(rho[:-1], t.chunk)
+    leaves[-1] = rho[-1]
     rows = _mask(p, 0, t.opened, words)
     for i, level in enumerate(t.levels):
         for g in level.gates:
-            dealt[g.dealt] = _gate_deal(rows[g.inputs], g)
+            products[g.dealt] = _gate_deal(rows[g.inputs], g)
         rows = _next(level, rows, _mask(p, 1 + i, level.opened, words))
-    await give(p, tile, [dealt], xor=True)
+    await give(p, tile, [leaves, products][: 1 + bool(t.levels)], xor=True)
     for _ in range(1 + len(t.levels)):
         await exchange()
     parts: U64 = rows[0]
     return parts
 
 
-async def _evaluate_sign(p: Place, tile: int, t: Tree, c: U64, top: U64) -> list[U64]:
-    """Leaves, then a gate level a round; the last opening carries λ's top bit, and m's is added in the open."""
-    words, first = c.shape[1], p.rank == FIRST
-    [dealt] = await take(p, tile, [(np.uint64, (t.dealt, words))])
+async def _evaluate_sign(p: Place, tile: int, t: Tree, cuts: list[U64], n: int) -> list[U64]:
+    """Leaves, then a gate level a round; the last opening carries λ's top bit, and m's is added in the open.  cuts: the
+    planes of m - cut for each of them.
+    """
+    words, first = kernels.words(len(cuts) * n), p.rank == FIRST
+    likes = [(np.uint64, (t.leaves + 1, kernels.words(n))), (np.uint64, (t.products, words))]
+    leaves, *products = await take(p, tile, likes[: 1 + bool(t.levels)])
+    rows = []
+    for c in cuts:
+        lt, eq = kernels.leaf_share(c[:-1], leaves[:-1], t.chunk, first=first)
+        rows.append(np.concatenate([lt, eq[1:], leaves[-1:], c[-1:]]))
+    every = _side_by_side(rows, n)
+    share, top_share, top = every[:-2], every[-2], every[-1]
     mask = _mask(p, 0, t.opened, words)
-    lt, eq = kernels.leaf_share(c, dealt[: t.leaves], t.chunk, first=first)
-    share = np.concatenate([lt, eq[1:]])
     share ^= mask
     if not t.levels:
-        share ^= dealt[-1]
+        share ^= top_share
     m = total(share, await swap(p, share), xor=True)
     for i, level in enumerate(t.levels):
         opened_mask = _mask(p, 1 + i, level.opened, words)
         share = np.empty((level.opened, words), np.uint64)
         for g in level.gates:
-            share[g.outputs] = _gate_share(m[g.inputs], mask[g.inputs], dealt[g.dealt], g, first=first)
+            share[g.outputs] = _gate_share(m[g.inputs], mask[g.inputs], products[0][g.dealt], g, first=first)
         share ^= opened_mask
         if i == len(t.levels) - 1:
-            share ^= dealt[-1]
+            share ^= top_share
         opened = total(share, await swap(p, share), xor=True)
         m, mask = _next(level, m, opened), _next(level, mask, opened_mask)
     return [m[0] ^ top, mask[0]]

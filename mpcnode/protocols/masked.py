@@ -297,20 +297,20 @@ class Masked(Protocol):
         await tiled(p, tiles(a.shape[1]), body)
         return out.reshape(x.shape)
 
-    async def sign(self, p: Place, x: Sharing, lo: int, top: int = TOP) -> Sharing:
+    async def sign(self, p: Place, x: Sharing, lo: int, top: int = TOP, cuts: tuple[int, ...] = ()) -> Sharing:
         """m_top ^ λ_top ^ [m mod 2^top < λ mod 2^top], where m_top is bit `top` of m: m - λ = x holds mod 2^(top+1)
-        too; the comparison by a tree of dealt leaves and gates: see comparison.py.
+        too; the comparison by a tree of dealt leaves and gates: see comparison.py.  x - cut has m - cut, and x's λ.
         """
-        a = flat(x[:1])
-        out = np.empty((self.parts(p, Kind.BIT), a.shape[1]), np.uint8)
+        a, numbers = flat(x[:1]), np.array(cuts or (0,), np.int64).view(np.uint64)
+        out = np.empty((self.parts(p, Kind.BIT), len(numbers), a.shape[1]), np.uint8)
 
         async def body(p: Place, k: int, at: slice) -> None:
-            rows = await compare.sign_planes(p, k, a[0, at], lo, top, a.shape[1])
+            rows = await compare.sign_planes(p, k, a[0, at], numbers, lo, top, a.shape[1])
             for part, plane in zip(out, rows, strict=True):
-                part[at] = kernels.unpack_bits(plane, at.stop - at.start)
+                part[:, at] = kernels.unpack_bits(plane, part[:, at].size).reshape(len(numbers), -1)
 
-        await tiled(p, tiles(a.shape[1]), body)
-        return out.reshape(len(out), *x.shape[1:])
+        await tiled(p, compare.sign_tiles(a.shape[1], len(numbers)), body)
+        return out.reshape(len(out), *([len(numbers)] if cuts else []), *x.shape[1:])
 
     async def onehot(self, p: Place, x: Sharing, size: int) -> Sharing:
         """[λ = j mod 2^w] for all j: see lookup.py."""
@@ -367,9 +367,9 @@ class Masked(Protocol):
 
     def cost(self, op: Op, args: Sequence[Type], size: int) -> Cost:
         """Per element, n = 2, swap / deal bytes / rounds: mul, dot and conv 8/8/1, trunc by 18 4/12/1, sign of 45 bits
-        3.8/30.6/3 (for few elements in 2 rounds, see comparison.py), select 8/16/1, inject 8/8/1, and 1/8 and 1/8, /1;
-        truncated by 18 on the way, mul and square 8/24/1, select 8/32/1.  A sum of selects is swapped once, and
-        dealt as each of them is.
+        3.8/30.6/3 (for few elements in 2 rounds, see comparison.py; with several cuts, 8 more dealt for each), select
+        8/16/1, inject 8/8/1, and 1/8 and 1/8, /1; truncated by 18 on the way, mul and square 8/24/1, select 8/32/1.  A
+        sum of selects is swapped once, and dealt as each of them is.
         """
         n = op.type.size
         if op.name == "input":
@@ -395,9 +395,9 @@ class Masked(Protocol):
                 opened, dealt = lookup.onehot_planes(args[0].size, op.integer("size"))
                 return Cost(1, 8 * opened, 8 * dealt)
             case "sign":
-                planes = 8 * sum(kernels.words(at.stop - at.start) for at in tiles(n))
-                rounds, opened, dealt = compare.sign_cost(op.integer("lo"), op.integer("top", TOP), n)
-                return Cost(rounds, opened * planes, dealt * planes)
+                bits, cuts = (op.integer("lo"), op.integer("top", TOP)), len(op.integers("cuts", (0,)))
+                rounds, opened, dealt = compare.sign_cost(*bits, args[0].size, cuts)
+                return Cost(rounds, 8 * opened, 8 * dealt)
             case _:
                 return Cost()
 

@@ -260,6 +260,23 @@ def negative(x: Ints) -> Ints:
     return np.asarray(x < 0)
 
 
+def signs_with_cuts() -> Iterator[Case]:
+    def want(x: Ints, cuts: tuple[int, ...]) -> Ints:
+        return np.stack([negative(x - np.int64(cut)) for cut in cuts])
+
+    few, many, ends = (5,), tuple(range(-3000, 3000, 131)), (-(1 << 63), 0, (1 << 63) - 1)
+    odd = (-7, 0, 1 << 40, -(1 << 61), 3, 64, -64)
+    shapes = [*SHAPES, (64,), (128,), (2, 9999)]
+    for cuts, shape in [(odd, s) for s in shapes] + [(c, s) for c in (few, many, ends) for s in ((), (7,), (3, 5))]:
+        label = f"{len(cuts)}-cuts-of-{named(shape)}"
+        yield Case(label, (secret(ring(*shape)),), emit("sign", lo=0, cuts=cuts), partial(want, cuts=cuts))
+    for (lo, top), shape in product(((0, 4), (1, 4), (2, 8), (3, 22), (9, 36), (15, 62)), ((60,), (9999,))):
+        cuts = tuple(c << lo for c in (-1, 0, 1))
+        x = ranged(*shape, limit=1 << (top - lo - 1), gap=0, seed=top) << lo  # whole multiples of what is passed over
+        label = f"cuts-lo-{lo}-top-{top}-of-{named(shape)}"
+        yield Case(label, (secret(x),), emit("sign", lo=lo, top=top, cuts=cuts), partial(want, cuts=cuts))
+
+
 @row
 def sign() -> Iterator[Case]:
     for lo, shape in [(0, s) for s in SHAPES] + [(18, s) for s in SHAPES] + [(lo, (500,)) for lo in range(63)]:
@@ -272,6 +289,7 @@ def sign() -> Iterator[Case]:
             x = ranged(*shape, limit=(1 << top) - (1 << lo if lo else 0), gap=1 << lo, seed=top)
             yield Case(f"lo-{lo}-top-{top}", (secret(x),), emit("sign", lo=lo, top=top), negative)
     yield Case("top-63", (secret(ring(500)),), emit("sign", lo=0, top=63), negative)
+    yield from signs_with_cuts()
     yield Case("beyond-top", (secret(ring(500)),), emit("sign", lo=0, top=9), lambda x: x >> 9 & 1)
     edges = {"largest": (1 << 63) - 1, "smallest": -(1 << 63), "zero": 0, "minus-one": -1, "one": 1}
     for label, edge in edges.items():

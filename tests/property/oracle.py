@@ -117,6 +117,8 @@ def rescale(op: Op, args: list[Known]) -> Known:
 
 def sign(op: Op, args: list[Known]) -> Known:
     (x, error), gap = args[0], 1 << op.integer("lo")
+    if "cuts" in op.attrs:
+        x, error = np.stack([x - cut for cut in op.integers("cuts")]), np.stack([error] * len(op.integers("cuts")))
     if np.any(abs(x) + error >= (1 << op.integer("top", TOP)) - gap):
         raise Unfit
     below = x + error <= -gap

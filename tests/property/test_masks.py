@@ -29,6 +29,8 @@ def work(b: Builder, x: Value, y: Value) -> Value:
     z = b.emit("add", z, b.emit("trunc", b.emit("scale", z, by=1, frac=18), by=18))
     d = b.emit("or", b.emit("sign", z, lo=0), b.emit("and", b.emit("sign", x, lo=40), b.emit("sign", y, lo=62)))
     d = b.emit("or", d, b.emit("and", d, b.emit("sign", x, lo=0), b.emit("sign", y, lo=0)))
+    below = b.emit("sign", x, lo=0, cuts=(-1, 5, 9))
+    d = b.emit("or", d, b.reshape(b.slice_axis(below, 0, 1, 2), d.shape))
     z = b.emit("add", b.emit("select", d, z, keep=1), b.emit("inject", d))
     wide = b.emit("scale", z, by=1, frac=18)
     z = b.emit("add", b.emit("select", d, wide, keep=0, by=18), b.emit("mul", wide, x, by=18))

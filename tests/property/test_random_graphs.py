@@ -173,7 +173,8 @@ class Writer:
 
     def compare(self) -> tuple[Value, Any]:
         lo, top = (0, 0, 4, 18)[self.pick(4)], (63, 63, 40)[self.pick(3)]
-        return self.emit("sign", self.some(kind=Kind.ARITH), lo=lo, top=top)
+        cuts = {"cuts": ((-5,), (3, 1 << 20, -(1 << 19)))[self.pick(2)]} if self.pick(2) else {}
+        return self.emit("sign", self.some(kind=Kind.ARITH), lo=lo, top=top, **cuts)
 
     def onehot(self) -> tuple[Value, Any]:
         return self.emit("onehot", self.some(kind=Kind.ARITH, frac=0), size=(1, 3, 8)[self.pick(3)])

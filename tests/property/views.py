@@ -47,6 +47,7 @@ def every_op(elements: int, owner: str) -> Graph:
     square = b.emit("dot", b.reshape(x, (elements // 8, 8)), b.reshape(b.slice_axis(b.shift(y, 40), 0, 0, 64), (8, 8)))
     short, tiny = b.emit("trunc", y, by=18), b.emit("rescale", x, by=7, times=5, frac=0)
     negative, rough = b.emit("sign", x, lo=0), b.emit("sign", y, lo=45)
+    below = b.emit("sign", x, lo=0, cuts=(-3, 0, 1 << 50))
     kept, dropped = (b.emit("select", negative, y, keep=keep) for keep in (0, 1))
     both, either = b.emit("and", negative, rough), b.emit("or", negative, b.emit("not", rough))
     number = b.emit("inject", both)
@@ -63,7 +64,7 @@ def every_op(elements: int, owner: str) -> Graph:
     power = b.emit("get", loop, index=0)
 
     revealed: list[Value] = [x, x, b.emit("add", x, y), b.emit("scale", y, by=1 << 40, frac=0), product, square, short]
-    revealed += [tiny, negative, rough, kept, dropped, both, either, four, number, power, found, *fused]
+    revealed += [tiny, negative, rough, kept, dropped, both, either, four, number, power, found, below, *fused]
     for i, v in enumerate(revealed):
         b.emit("reveal", v, to=("analyst",), name=f"out{i}")
     return b.graph()

@@ -40,7 +40,9 @@ class Rough(Cleartext):
         out = scaled(c, times, by) - scaled(r, times, by) - np.uint64(times << (62 - by))
         return out + np.where(wrapped, np.uint64(times << (64 - by) & (1 << 64) - 1), np.uint64(0))
 
-    async def sign(self, p: Place, x: Sharing, lo: int, top: int = TOP) -> Sharing:
+    async def sign(self, p: Place, x: Sharing, lo: int, top: int = TOP, cuts: tuple[int, ...] = ()) -> Sharing:
+        if cuts:
+            x = np.stack([x - np.array(cut, np.int64).view(np.uint64) for cut in cuts], axis=1)
         exact = await super().sign(p, x, lo, top)
         signed = x.view(np.int64)
         unsure = (signed > -(1 << lo)) & (signed < 1 << lo) if lo else np.zeros(x.shape, bool)

@@ -98,6 +98,15 @@ def test_few_comparisons_take_a_round_less(size: int, expected: int) -> None:
     assert sign_cost(0, 63, size)[0] == expected
 
 
+@pytest.mark.parametrize("cuts", [2, 7, 45])
+@pytest.mark.parametrize("size", [0, 1, 20, 64, 100, 1000, 5000, 200_000])
+def test_comparisons_of_one_number_with_several_are_no_dearer_than_each_by_itself(size: int, cuts: int) -> None:
+    for lo, top in ((0, 63), (18, 63), (10, 36), (0, 20), (0, 9), (0, 3)):
+        joined, apart = sign_cost(lo, top, size, cuts), sign_cost(lo, top, cuts * size)
+        assert joined[0] <= apart[0]
+        assert joined[0] < apart[0] or joined[2] <= apart[2]
+
+
 def test_ranges_follow() -> None:
     seen = {}
 

@@ -14,7 +14,7 @@ import pytest
 from compiling import agree, evaluated, names, ops, stages
 from jax import lax
 
-from coordinator.lower import fixedpoint, simplify, together
+from coordinator.lower import fixedpoint, simplify, thresholds, together
 from coordinator.lower.builder import Builder, Value
 from coordinator.lower.fuse import fuse
 from coordinator.lower.hoist import hoist
@@ -287,6 +287,29 @@ def test_a_truncation_is_fused_with_the_product_that_alone_reads_it() -> None:
     assert names(after).count("trunc") == 0 and depth(after) == depth(graph) - 1
     assert [op.integer("by") for op in ops(after, "mul", "select") if "by" in op.attrs] == [18, 18]
     same_results(graph, after)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("shape", [SHAPE, (1, 1)])
+def test_comparisons_with_several_public_numbers_are_one_op(shape: tuple[int, int], turned: bool) -> None:
+    w = Writer()
+    x = w.b.reshape(w.input(shape=shape), (shape[0] * shape[1],))
+    spread = w.b.emit("broadcast", x, shape=(2, x.shape[0], 3), dims=(1,))
+    cuts = w.b.spread(w.b.emit("broadcast", w.b.const([-0.5, 0.25, 1]), shape=(x.shape[0], 3), dims=(1,)), spread.shape)
+    gap = w.b.sub(cuts, spread) if turned else w.b.sub(spread, cuts)
+    graph = w.done(w.b.emit("inject", w.b.emit("sign", gap, lo=0)))
+    after = prune(rewrite(graph, thresholds.RULES, 18)[0])
+    [sign] = ops(after, "sign")
+    assert len(sign.integers("cuts")) == 6 and "sub" not in names(after) and depth(after) <= depth(graph)
+    same_results(graph, after, shape, tolerance=0)
+
+
+def test_comparisons_with_numbers_of_their_own_stay_apart() -> None:
+    w = Writer()
+    spread = w.b.emit("broadcast", w.b.reshape(w.input(), (24,)), shape=(2, 24), dims=(1,))
+    gap = w.b.sub(spread, w.b.const(np.arange(48).reshape(2, 24)))
+    graph = w.done(w.b.emit("inject", w.b.emit("sign", gap, lo=0)))
+    assert not rewrite(graph, thresholds.RULES, 18)[1]
 
 
 def test_a_sum_of_selects_that_nobody_else_reads_is_one_op() -> None:

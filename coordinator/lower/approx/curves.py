@@ -23,7 +23,8 @@ TOLERANCE = 2.0**-12.7  # of the pieces: what is left of 2^-12 is for rounding
 NEAR = 12  # x >= 2^NEAR is too large to be squared: there pieces are evaluated at x / 2^NEAR, one round later
 TOP = 24  # domains end at 2^TOP
 OCTAVES = 6  # of a scale: what `normalise` brings into [1, 64)
-PIECE_BYTES, SCALE_BYTES, SCALE_ROUNDS = 81, 65, 6  # dealt an element and piece or scale; rounds that scaling adds
+# Dealt an element and piece or scale, if each comparison had leaves of its own; rounds that scaling adds.
+PIECE_BYTES, SCALE_BYTES, SCALE_ROUNDS = 81, 65, 6
 
 
 class Curve(NamedTuple):
