@@ -52,27 +52,25 @@ def finer(b: Builder, x: Value, bits: int) -> Value | None:
     """x with more fraction bits, exactly; None where a constant would not fit."""
     if bits == 0:
         return x
-    op = b.op(x)
-    while op.name in ("broadcast", "reshape"):
-        op = b.ops[op.args[0]]
-    if op.name == "const" and np.abs(op.value.astype(np.float64)).max(initial=0) >= 2.0 ** (61 - bits):
+    if (largest_constant(b, x) or 0) >= 2.0 ** (61 - bits):
         return None
     if b.op(x).name == "broadcast":
         return b.again(b.op(x), b.emit("scale", argument(b, x), by=1 << bits, frac=bits))
     return b.emit("scale", x, by=1 << bits, frac=bits)
 
 
-def _constant(b: Builder, x: Value) -> bool:
-    """Is it a constant?  `finer` keeps it below 2^61, so a sum with what is below 2^62 has a sign."""
-    op = b.op(x)
-    while op.name in ("broadcast", "reshape"):
+def largest_constant(b: Builder, x: Value) -> float | None:
+    """The largest ring element of a constant, also one that was scaled or spread just now; None: it is none."""
+    op, times = b.op(x), 1
+    while op.name in ("broadcast", "reshape", "scale"):
+        times *= abs(op.integer("by", 1))
         op = b.ops[op.args[0]]
-    return op.name == "const"
+    return times * float(np.abs(op.value.astype(np.float64)).max(initial=0)) if op.name == "const" else None
 
 
 def untruncated(b: Builder, x: Value, deep: int) -> tuple[Value, int] | None:
     """x·2^bits as it is before the truncations on the way to it, and bits; None if there are none.  It may be
-    up to 3/2·2^62 in absolute value, which is enough for a sign, and for nothing else.
+    up to 3/2·2^62 in absolute value, which is enough for a sign, and for nothing else: constants stay below 2^61.
     """
     op = b.op(x)
     if op.name == "trunc":  # what is truncated is below 2^62
@@ -82,8 +80,8 @@ def untruncated(b: Builder, x: Value, deep: int) -> tuple[Value, int] | None:
     if op.name in ("add", "sub"):
         terms = [argument(b, x, 0), argument(b, x, 1)]
         found = [untruncated(b, t, deep - 1) or (t, 0) for t in terms]
-        bits = max(n for _, n in found)
-        if not bits or (x.frac + bits > most_frac(b, op) and not any(_constant(b, t) for t in terms)):
+        bits, against = max(n for _, n in found), any(largest_constant(b, t) is not None for t in terms)
+        if not bits or (x.frac + bits > most_frac(b, op) and not against):
             return None
         left, right = (finer(b, t, bits - n) for t, n in found)
         return None if left is None or right is None else (b.emit(op.name, left, right), bits)

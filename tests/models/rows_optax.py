@@ -93,12 +93,15 @@ enter(
     "calibrated", 1e-3, mind="calibrated: the loss as it is", calibrated=True,
     adam=optax.adam(0.02),
     rmsprop=optax.rmsprop(0.01),
+    adamax=optax.adamax(0.02),
+    adamaxw=optax.adamaxw(0.02),
 )  # fmt: skip
 enter(
     "signs and largest slopes", 1e-3,
     lion=optax.lion(0.01),
     sign_sgd=optax.sign_sgd(0.01),
     adamax=optax.adamax(0.02),
+    adamaxw=optax.adamaxw(0.02),
 )  # fmt: skip
 enter(
     "second moments of another kind", 2e-3, 64.0, FINE,

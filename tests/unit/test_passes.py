@@ -229,6 +229,21 @@ def test_no_value_gets_more_fraction_bits_than_there_is_room_for() -> None:
         assert op.type.kind is not Kind.ARITH or op.type.frac <= 44
 
 
+def test_a_large_constant_stays_below_the_room_of_all_truncations_before_a_sign() -> None:
+    """Truncations are passed over one by one; the constant is scaled up each time, and must not wrap."""
+    w = Writer()
+    x, y = w.input(22), w.input(22)
+    mixed = w.b.emit("trunc", w.b.emit("scale", x, by=round(0.9 * 2**20), frac=20), by=20)
+    found = w.b.emit("trunc", w.b.emit("add", mixed, y), by=4)
+    for value in (mixed, found):
+        w.b.emit("reveal", value, to=("reader",), name=f"with {value.frac}")
+    for knot in (2.0**12, 2.0**24):
+        far = w.b.emit("sub", found, w.b.fill(knot, found, 18))
+        w.b.emit("reveal", w.b.emit("sign", far, lo=0), to=("reader",), name=f"below {knot}")
+    before = w.done()
+    same_results(before, fixedpoint.late(before, 18))
+
+
 # ---- averages ------------------------------------------------------------------------------------------------------
 def average(x: Any) -> Any:
     def step(mean: Any, row: Any) -> Any:
