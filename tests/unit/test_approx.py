@@ -13,6 +13,7 @@ from rough import apply, count, evaluate, rounds, trace
 
 from coordinator.lower import approx
 from coordinator.lower.approx import curves
+from coordinator.lower.approx.functions import fine_exp
 from coordinator.lower.builder import Builder, Value
 from coordinator.lower.passes import compile
 from coordinator.lower.ranges import note
@@ -113,6 +114,7 @@ SWEEPS = {
     "lgamma": (approx.lgamma, log_gamma, scales(ULP, TOP - ULP), relative),
     "digamma": (approx.digamma, digamma, scales(2.0**-12, TOP - ULP), relative),
     "exp": (approx.exp, np.exp, spread(-16, 14 - ULP), relative),
+    "fine exp": (fine_exp, np.exp, spread(-16, 14 - ULP), lambda y: relative(y) / 16),
     "exp far": (approx.exp, np.exp, spread(-(2.0**43) + 1, 14 - ULP), relative),
     "logistic": (approx.logistic, sigmoid, spread(-16, 16), absolute),
     "logistic far": (approx.logistic, sigmoid, spread(-(2.0**42), 2.0**42), absolute),
@@ -263,6 +265,7 @@ def test_the_passes_keep_it_right() -> None:
 # ---- costs -----------------------------------------------------------------------------------------------------------
 ROUNDS = {
     "exp": (approx.exp, 1, 5, 14),
+    "fine exp": (fine_exp, 1, 5, 28),
     "exp of a negative number": (lambda b, x: approx.exp(b, note(b, x, high=0)), 1, 5, 3),
     "logistic": (approx.logistic, 1, 5, 7),
     "tanh": (approx.tanh, 1, 5, 7),

@@ -26,6 +26,7 @@ from coordinator.lower.approx.functions import (
     sinh,
     sqrt,
     tanh,
+    whole_power,
 )
 from coordinator.lower.approx.graded import acosh, asinh, atanh, digamma, erf_inv, lgamma
 from coordinator.lower.order import (
@@ -79,4 +80,5 @@ __all__ = [
     "sqrt",
     "tan",
     "tanh",
+    "whole_power",
 ]

@@ -43,8 +43,8 @@ def flat_tolerance(x: Numbers) -> Numbers:
     return np.full_like(x, TOLERANCE)
 
 
-def relative(f: Function, least: float = 1.0) -> Function:
-    return lambda x: TOLERANCE * np.maximum(least, np.abs(f(x)))
+def relative(f: Function, least: float = 1.0, tolerance: float = TOLERANCE) -> Function:
+    return lambda x: tolerance * np.maximum(least, np.abs(f(x)))
 
 
 def _reciprocal(x: Numbers) -> Numbers:

@@ -42,10 +42,9 @@ def divide(b: Builder, x: Value, y: Value) -> Value:
         shape = np.broadcast_shapes(x.shape, y.shape)
         return divide(b, b.spread(x, shape), b.spread(y, shape))
     known = range_of(b, y)
-    if known.high <= 0:
-        return divide(b, b.emit("neg", x), b.emit("neg", y))
     if known.low < 0:
-        return divide(b, *_absolute(b, x, y))
+        flipped = (b.emit("neg", x), b.emit("neg", y)) if known.high <= 0 else _absolute(b, x, y)
+        return divide(b, *flipped)
     core = elements(b, _before_broadcast(b, y))
     many = by_scale_pays(core, "quotient", known)
     inverse = _inverse_by_scale(b, core, known) if many else _inverse(b, core, needed("quotient", known))

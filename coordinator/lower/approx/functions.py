@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from coordinator.lower.approx.curves import evaluate_curve, flat_tolerance, relative
+from coordinator.lower.approx.curves import TOLERANCE, evaluate_curve, flat_tolerance, relative
 from coordinator.lower.approx.fit import Function, Numbers, Piece, fit
 from coordinator.lower.approx.pieces import elements, evaluate, split, stair, weighted
 from coordinator.lower.builder import Builder, Value
@@ -16,13 +16,15 @@ from coordinator.lower.ranges import note, note_peaks, range_of
 
 EXP_TOP = 14.0
 EXP_ZERO = -9.2  # exp is 2^-13.3 here, and 0 below
+FINE_ZERO = -13.0  # of fine_exp: 2^-18.8
+FINE = 2.0**-18  # of its pieces
 LOG2_BITS = 26  # fraction bits of log 2
 
 
 # ---- exponentials ----------------------------------------------------------------------------------------------------
-@lru_cache(maxsize=1)
-def _exp_pieces() -> tuple[Piece, ...]:
-    return fit(np.exp, relative(np.exp), EXP_ZERO, EXP_TOP + 1 / 32)
+@lru_cache(maxsize=2)
+def _exp_pieces(zero: float, tolerance: float) -> tuple[Piece, ...]:
+    return fit(np.exp, relative(np.exp, tolerance=tolerance), zero, EXP_TOP + 1 / 32)
 
 
 @lru_cache(maxsize=8)
@@ -39,13 +41,30 @@ def exp(b: Builder, x: Value) -> Value:
     if known.high <= 0:
         y = stair(b, flat, _stair_pieces(np.exp, EXP_ZERO, 0.0), 0.0, None)
     else:
-        pieces = _exp_pieces()
-        where = split(b, flat, [EXP_ZERO, *(p.stop for p in pieces)], low=True, high=True)
-        y = evaluate(b, flat, pieces, where.between(b, range(len(pieces) + 1)), b.frac)
-        above = b.emit("not", b.reshape(where.below(b, len(pieces)), (1, *flat.shape)))
-        y = b.emit("add", y, weighted(b, above, [math.exp(EXP_TOP)], b.frac))
-    ends = [math.exp(min(EXP_TOP, v)) for v in known]
-    return note_peaks(b, note(b, b.reshape(y, x.shape), *ends), x)
+        y = _exp_everywhere(b, flat, EXP_ZERO, TOLERANCE)
+    return note_peaks(b, _exp_noted(b, b.reshape(y, x.shape), x), x)
+
+
+def fine_exp(b: Builder, x: Value) -> Value:
+    """As `exp` with an error <= 2^-16·max(1, e^x), and 0 below -13: what is near 1 may be taken from 1, as Adam takes
+    the powers of its decays.  5 rounds, 28 comparisons an element.
+    """
+    y = _exp_everywhere(b, elements(b, x), FINE_ZERO, FINE)
+    return _exp_noted(b, b.reshape(y, x.shape), x)
+
+
+def _exp_everywhere(b: Builder, x: Value, zero: float, tolerance: float) -> Value:
+    """e^x of x [elements]: 0 below `zero`, e^14 above 14."""
+    pieces = _exp_pieces(zero, tolerance)
+    where = split(b, x, [zero, *(p.stop for p in pieces)], low=True, high=True)
+    y = evaluate(b, x, pieces, where.between(b, range(len(pieces) + 1)), b.frac)
+    above = b.emit("not", b.reshape(where.below(b, len(pieces)), (1, *x.shape)))
+    return b.emit("add", y, weighted(b, above, [math.exp(EXP_TOP)], b.frac))
+
+
+def _exp_noted(b: Builder, y: Value, x: Value) -> Value:
+    """y = e^x, with its range."""
+    return note(b, y, *(math.exp(min(EXP_TOP, v)) for v in range_of(b, x)))
 
 
 def expm1(b: Builder, x: Value) -> Value:
@@ -109,10 +128,10 @@ def reciprocal(b: Builder, x: Value) -> Value:
     The error is absolute for |x| > 1: to divide by large numbers, `divide`.
     """
     known = range_of(b, x)
+    if known.low >= 0:  # also where it is 0 for certain
+        return note(b, evaluate_curve(b, x, "reciprocal"), 0, 1 / max(known.low, 2.0**-12))
     if known.high <= 0:
         return b.emit("neg", reciprocal(b, b.emit("neg", x)))
-    if known.low >= 0:
-        return note(b, evaluate_curve(b, x, "reciprocal"), 0, 1 / max(known.low, 2.0**-12))
     y = reciprocal(b, abs_(b, x))
     return b.emit("sub", y, b.emit("scale", b.emit("select", negative(b, x), y, keep=1), by=2, frac=0))
 
@@ -145,6 +164,13 @@ def erf(b: Builder, x: Value) -> Value:
 
 
 # ---- powers ----------------------------------------------------------------------------------------------------------
+def whole_power(b: Builder, n: Value, logs: Value) -> Value:
+    """c^n for a secret whole number n, |n| < 2^31, by the logarithm of a known c: as `fine_exp`, 0 where c^n is below
+    2^-18 and e^14 where it is above that.
+    """
+    return fine_exp(b, b.mul(n, logs))
+
+
 def integer_pow(b: Builder, x: Value, n: int) -> Value:
     """x^n by squaring: 2 rounds a factor on the longest path.  Every power on the way must be below 2^25 in absolute
     value; the error is a unit in the last place of each, times what it is multiplied with.  n < 0: 1 / x^-n.

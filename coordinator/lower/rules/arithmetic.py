@@ -19,6 +19,7 @@ from coordinator.lower.untruncated import total
 from mpcnode.ring import FRAC
 
 POWERS = 16  # different known exponents of one secret array
+LOG_BITS = 30  # of the logarithm of a base: times an exponent below 2^31, it stays below 2^61
 
 
 # ---- linear --------------------------------------------------------------------------------------------------------
@@ -134,6 +135,7 @@ def scaled(s: Site, x: Value, number: float) -> Value:
     if number == -1:
         return s.b.emit("neg", x)
     if x.frac == 0:
+        assert number.is_integer(), "a whole number times a fraction is no whole number"
         return s.b.emit("scale", x, by=int(number), frac=0)
     mantissa, top = math.frexp(number)
     power_of_two = abs(mantissa) == 0.5
@@ -173,10 +175,8 @@ def integer_pow(s: Site, x: Value) -> Operand:
 def power(s: Site, x: Operand, y: Operand) -> Operand:
     """x ** c for a constant c, and c ** y; others, and fractions, by exp(c·log x) for x > 0."""
     if isinstance(x, Public):
-        if np.any(np.asarray(x.array) <= 0):
-            s.refuse("wants a positive number as its base")
         assert isinstance(y, Value)
-        return approximate(s, approx.exp, times(s, y, x._replace(array=np.log(np.asarray(x.array, np.float64)))))
+        return _known_base(s, x, y)
     if isinstance(y, Value):
         return approximate(s, approx.exp, s.b.mul(s.value(approximate(s, approx.log, x), s.shape), s.value(y, s.shape)))
     number = y.scalar
@@ -189,6 +189,17 @@ def power(s: Site, x: Operand, y: Operand) -> Operand:
     return approximate(s, approx.exp, scaled(s, approximate(s, approx.log, x), number))
 
 
+def _known_base(s: Site, c: Public, y: Value) -> Value:
+    """c ** y = exp(y·log c); of an integer y, finer."""
+    if np.any(np.asarray(c.array) <= 0):
+        s.refuse("wants a positive number as its base")
+    logs = c._replace(array=np.log(np.asarray(c.array, np.float64)))
+    if y.frac:
+        return approximate(s, approx.exp, times(s, y, logs))
+    top = math.frexp(float(np.abs(logs.array).max(initial=0)))[1]
+    return approximate(s, approx.whole_power, s.b.spread(y, s.shape), s.factor(logs, s.shape, bits=LOG_BITS - top))
+
+
 def _powers(s: Site, x: Value, y: Public) -> Value:
     """x ** y for known exponents that are not all the same: every power that occurs, each in its places."""
     exponents = np.unique(np.asarray(y.array))
@@ -196,7 +207,8 @@ def _powers(s: Site, x: Value, y: Public) -> Value:
         s.refuse(
             f"wants one constant exponent, or up to {POWERS} whole ones", "write jnp.exp(y * jnp.log(x)) for x > 0"
         )
-    wide = np.broadcast_to(np.asarray(y.array), (*np.shape(y.array)[: len(y.over)], *s.shape))
+    steps, own = np.shape(y.array)[: len(y.over)], (1,) * (len(s.shape) - len(y.shape)) + y.shape
+    wide = np.broadcast_to(np.reshape(y.array, (*steps, *own)), (*steps, *s.shape))
     total: Value | None = None
     for n in exponents:
         found = s.value(integer_pow(s._replace(params={"y": int(n)}, shapes=[x.shape]), x), s.shape)

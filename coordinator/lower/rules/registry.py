@@ -146,11 +146,13 @@ class Site(NamedTuple):
         """Two operands as values of the result's shape (a scalar stands for an array of equals)."""
         return self.value(x, self.shape), self.value(y, self.shape)
 
-    def factor(self, x: Public, shape: tuple[int, ...], other: Operand | None = None) -> Value:
-        """Known floats as one factor of a product, with the fraction bits that they need (see `factor_bits`)."""
+    def factor(self, x: Public, shape: tuple[int, ...], other: Operand | None = None, bits: int | None = None) -> Value:
+        """Known floats as one factor of a product, with `bits` fraction bits or as many as they need (see
+        `factor_bits`).
+        """
         few = x.compact()
         self.check(few)
-        frac = self.bits_of(few.array, other)
+        frac = self.bits_of(few.array, other) if bits is None else bits
         raw = np.asarray(np.rint(few.array.astype(np.float64) * 2.0**frac), np.int64)
         return self._spread(few, raw, frac, shape)
 
