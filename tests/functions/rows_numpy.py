@@ -81,6 +81,7 @@ NP.row("power pow", NEAR, off=UNITS, gradient=UNITS, call=lambda f, x: f(x, 3), 
 NP.row("power pow", NEAR, off=UNITS, call=lambda f, x: f(x[..., None], jnp.arange(4)), mind="known whole powers")
 NP.row("power pow float_power", ABOVE, UNIT, off=CURVES, gradient=STEEP, mind="a secret power of x > 0")
 NP.row("power pow", NEAR, off=CURVES, gradient=CURVES, call=lambda f, x: f(2.0, x), mind="a constant base")
+NP.row("power pow", COUNT, off=UNITS, call=lambda f, n: f(0.9, n), mind="a constant base, a secret integer")
 NP.row(
     "mod remainder fmod floor_divide divmod", ANY, call=lambda f, x: f(x, 0.75), mind="by a number that is held exactly"
 )
