@@ -90,7 +90,13 @@ class Builder:
     def again(self, op: Op, *args: Value) -> Value:
         """The same op on these arguments, in this graph."""
         op = op._replace(args=tuple(a.number for a in args), where=self._where)
-        found = infer(op, [self.ops[a.number] for a in args])
+        return self._written(op, infer(op, [self.ops[a.number] for a in args]))
+
+    def copy(self, op: Op, *args: Value) -> Value:
+        """The same op on arguments of the same types: it keeps its own."""
+        return self._written(op._replace(args=tuple(a.number for a in args), where=self._where), op.type)
+
+    def _written(self, op: Op, found: Type) -> Value:
         value = Value(len(self.ops), found)
         if op.name not in UNIQUE:
             key = (op.name, op.args, tuple(sorted((k, _hashable(v)) for k, v in op.attrs.items())), found)

@@ -95,9 +95,10 @@ def rewrite(graph: Graph, rules: Rules, frac: int) -> tuple[Graph, bool]:
         with r.b.at(op.where, op.most):
             found = rules[op.name](r, current, args) if op.name in rules else None
             changed = changed or found is not None
-            value = r.b.again(current, *args) if found is None else found
-        assert value.type == op.type, f"{op.name} of type {op.type} became {value.type}"
-        new.append(value)
+            if found is None:
+                found = r.b.copy(op, *args) if current is op else r.b.again(current, *args)
+        assert found.type == op.type, f"{op.name} of type {op.type} became {found.type}"
+        new.append(found)
     return r.b.graph([new[o] for o in graph.outputs]), changed
 
 

@@ -8,12 +8,14 @@ integers of the graph, so all parties see the same ones.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from numpy.polynomial import Polynomial, chebyshev
+from numpy.polynomial.polynomial import polyval
 
 from mpcnode.ring import FRAC
 
@@ -39,7 +41,7 @@ class Piece(NamedTuple):
     @property
     def top(self) -> float:
         """The largest absolute value on the piece."""
-        return float(np.abs(Polynomial(self.c)(CHECKED)).max())
+        return float(np.abs(polyval(CHECKED, self.c)).max())
 
     def times(self, factor: float) -> Piece:
         return self._replace(c=tuple(factor * c for c in self.c))
@@ -82,16 +84,15 @@ def _widest(f: Function, tolerance: Function, start: float, high: float) -> floa
     return start * float(np.exp(low)) if scale else start + low
 
 
-def _lay(f: Function, tolerance: Function, low: float, high: float) -> tuple[Piece, ...]:
-    pieces: list[Piece] = []
-    start, grid = low, 2.0**FRAC
-    while start < high:
-        stop = _widest(f, tolerance, start, high)
+def _lay(f: Function, tolerance: Function, low: float, high: float) -> list[float]:
+    """The ends of pieces from `low` to `high`."""
+    knots, grid = [low], 2.0**FRAC
+    while knots[-1] < high:
+        stop = _widest(f, tolerance, knots[-1], high)
         if stop < high:
-            stop = max(float(np.floor(stop * grid)), start * grid + 1) / grid
-        pieces.append(piece(f, start, stop))
-        start = stop
-    return tuple(pieces)
+            stop = max(float(np.floor(stop * grid)), knots[-1] * grid + 1) / grid
+        knots.append(stop)
+    return knots
 
 
 def fit(f: Function, tolerance: Function, low: float, high: float) -> tuple[Piece, ...]:
@@ -99,9 +100,10 @@ def fit(f: Function, tolerance: Function, low: float, high: float) -> tuple[Piec
     of a few tries: what the last piece has to spare is spread over all.  Knots are multiples of 2^-FRAC, so that
     comparing with them is exact.
     """
-    pieces = _lay(f, tolerance, low, high)
+    knots = _lay(f, tolerance, low, high)
     for share in (0.4, 0.55, 0.7, 0.85):
         tighter = _lay(f, lambda x, share=share: share * tolerance(x), low, high)  # type: ignore[misc]
-        if len(tighter) == len(pieces):
-            return tighter
-    return pieces
+        if len(tighter) == len(knots):
+            knots = tighter
+            break
+    return tuple(piece(f, start, stop) for start, stop in itertools.pairwise(knots))

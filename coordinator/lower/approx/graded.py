@@ -74,13 +74,13 @@ def _erf_inv(y: float) -> float:
     return x
 
 
-def _digamma(x: float) -> float:
+def _digamma(x: Numbers) -> Numbers:
     """ψ(x) = ψ(x + 1) - 1 / x up to FAR, and Stirling's series there."""
-    low = 0.0
-    while x < FAR:
-        low, x = low - 1 / x, x + 1
+    low = np.zeros_like(x)
+    while (near := x < FAR).any():
+        low, x = low - near / x, x + near
     series = sum((1 - 2 * k) * c * x ** (-2 * k) for k, c in enumerate(STIRLING, 1))
-    return low + math.log(x) - 1 / (2 * x) + series
+    return np.asarray(low + np.log(x) - 1 / (2 * x) + series)
 
 
 def _log_gamma(x: Numbers) -> Numbers:
@@ -108,8 +108,8 @@ def table(name: str) -> Graded:
     if name == "lgamma":
         return Graded(fit(_log_gamma, relative(_log_gamma), UNIT, WIDE), math.lgamma(UNIT), math.lgamma(WIDE))
     assert name == "digamma"
-    f = _each(_digamma)
-    return Graded(fit(f, relative(f), 1 / WIDE, WIDE), _digamma(1 / WIDE), _digamma(WIDE))
+    low, high = _digamma(np.array([1 / WIDE, WIDE]))
+    return Graded(fit(_digamma, relative(_digamma), 1 / WIDE, WIDE), float(low), float(high))
 
 
 def graded(b: Builder, x: Value, name: str) -> Value:
