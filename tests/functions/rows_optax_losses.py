@@ -44,8 +44,8 @@ LOSSES.row("smooth_labels", SHARE, off=UNITS, gradient=UNITS, call=lambda f, p: 
 LOSSES.row("triplet_margin_loss", NEAR, NEAR, NEAR, off=CURVES, gradient=CURVES)
 LOSSES.row("dice_loss binary_dice_loss multiclass_generalized_dice_loss", ANY, SHARE, off=CURVES, gradient=CURVES)
 LOSSES.row("ranking_softmax_loss", ANY, SHARE, off=CURVES, gradient=CURVES)
-LOSSES.row("ntxent", ANY, off=CURVES, gradient=CURVES, call=lambda f, x: f(x, jnp.array([0, 0, 1, 1])))
-LOSSES.row("ctc_loss", ANY, off=CURVES, gradient=CURVES, call=lambda f, x: f(x[None], jnp.zeros((1, 4)), LABELS, MASK))
+LOSSES.row("ntxent", ANY, off=CURVES, call=lambda f, x: f(x, jnp.array([0, 0, 1, 1])))
+LOSSES.row("ctc_loss", ANY, off=CURVES, call=lambda f, x: f(x[None], jnp.zeros((1, 4)), LABELS, MASK))
 LOSSES.row(
     "ctc_loss_with_forward_probs", ANY, off=CURVES, call=lambda f, x: f(x[None], jnp.zeros((1, 4)), LABELS, MASK)[0]
 )
