@@ -1,4 +1,4 @@
-"""Powers of known and secret bases, by integers and floats, in loops and out of them; bias corrections of optimisers."""
+"""Powers of known and secret bases, by integers and floats, in loops and outside; bias corrections of optimisers."""
 
 from __future__ import annotations
 
