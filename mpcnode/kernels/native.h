@@ -1,4 +1,4 @@
-/* The compiled kernels.  reference.py defines what each computes; native.py checks what they are given.
+/* The compiled kernels.  reference.py defines what each computes; native/ checks what they are given.
    cffi reads this file too (_build.py): only plain declarations stand outside the preprocessor's lines. */
 #ifndef MPCNODE_NATIVE_H
 #define MPCNODE_NATIVE_H

@@ -1,0 +1,75 @@
+"""Arrays as pointers, and what the compiled code is asked to trust of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mpcnode.kernels import _native
+from mpcnode.kernels.reference import MOST_TIMES, U8, U64, Unsigned
+
+ffi, lib = _native.ffi, _native.lib
+from_buffer = ffi.from_buffer
+WORDS = ffi.typeof("uint64_t[]")
+BYTES = ffi.typeof("uint8_t[]")
+INDICES = ffi.typeof("int64_t[]")
+WORD = np.dtype(np.uint64)
+BYTE = np.dtype(np.uint8)
+
+
+# ---- any -------------------------------------------------------------------------------------------------------------
+def buffer(x: npt.NDArray[Any], kind: Any) -> Any:
+    """A pointer to the elements of x, in order; it keeps alive what it points to."""
+    flags = x.flags
+    return from_buffer(kind, x if flags.c_contiguous and flags.aligned else x.copy())
+
+
+def words_of(x: U64, shape: tuple[int, ...], name: str) -> Any:
+    """A pointer to x: uint64[shape]."""
+    if x.shape != shape or x.dtype != WORD:
+        raise ValueError(f"{name}: want uint64{list(shape)}, got {x.dtype}{list(x.shape)}")
+    return buffer(x, WORDS)
+
+
+def bytes_of(x: U8, shape: tuple[int, ...], name: str) -> Any:
+    """A pointer to x: uint8[shape]."""
+    if x.shape != shape or x.dtype != BYTE:
+        raise ValueError(f"{name}: want uint8{list(shape)}, got {x.dtype}{list(x.shape)}")
+    return buffer(x, BYTES)
+
+
+def made(shape: tuple[int, ...]) -> tuple[U64, Any]:
+    """A new uint64 array and a pointer to it."""
+    out = np.empty(shape, WORD)
+    return out, from_buffer(WORDS, out)
+
+
+def several(shape: tuple[int, ...], *kinds: npt.DTypeLike) -> tuple[list[npt.NDArray[Any]], list[Any]]:
+    """New arrays of these unsigned dtypes, and pointers to them."""
+    arrays = [np.empty(shape, kind) for kind in kinds]
+    return arrays, [from_buffer(WORDS, x) if x.dtype == WORD else from_buffer(x) for x in arrays]
+
+
+# ---- of truncations --------------------------------------------------------------------------------------------------
+def check_shift(by: int, wrap: np.dtype[Any], times: int = 1) -> None:
+    if not 1 <= by <= 62 or wrap.kind != "u" or by > 8 * wrap.itemsize or not wrap.isnative:
+        raise ValueError(f"truncation by {by} bits with the wrap bit in {wrap}")
+    if not 1 <= times <= min(MOST_TIMES, 1 << by):
+        raise ValueError(f"truncation by {by} bits of {times} times a value")
+
+
+def wraps_of(b: Unsigned, shape: tuple[int, ...], by: int) -> Any:
+    """A pointer to shares of the wrap bit."""
+    check_shift(by, b.dtype)
+    if b.shape != shape:
+        raise ValueError(f"b: want {list(shape)}, got {list(b.shape)}")
+    return buffer(b, BYTES)
+
+
+def narrow_of(x: Unsigned, like: Unsigned, name: str) -> Any:
+    """A pointer to x, which has the dtype and shape of `like`."""
+    if x.dtype != like.dtype or x.shape != like.shape:
+        raise ValueError(f"{name}: want {like.dtype}{list(like.shape)}, got {x.dtype}{list(x.shape)}")
+    return buffer(x, BYTES)
