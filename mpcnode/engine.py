@@ -8,17 +8,19 @@ for all.  The schedule is a function of the graph alone, so all parties keep it 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+import types
+import typing
+from collections.abc import Generator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mpcnode.graph import Graph, Kind, Op
 from mpcnode.matching import joins, match_rows
-from mpcnode.ops import Here, Local, constant, interactive, local
+from mpcnode.ops import Local, constant, interactive, local
 from mpcnode.party import Party, Place
 from mpcnode.protocols import Protocol
-from mpcnode.rounds import Array, Finished, Inbox, Kernel, Lockstep
+from mpcnode.rounds import Array, Exchange, Finished, Inbox, Kernel, Lockstep, When, going_on
 
 
 class Hooks:
@@ -45,7 +47,7 @@ class Hooks:
         """Steps that are done, out of all there are: iterations of the loops that `Plan.steps` counts."""
 
     def enter(self, number: int, op: Op) -> None:
-        """Work on op `number` begins or goes on ..."""
+        """Work on op `number` begins or goes on ...  Who leaves both alone is not called."""
 
     def leave(self, number: int) -> None:
         """... and rests."""
@@ -73,9 +75,14 @@ class Plan:
         defs = [tuple(graph.ops[a] for a in op.args) for op in graph.ops]
         self.local = [_wrapping(op, local(op, args)) for op, args in zip(graph.ops, defs, strict=True)]
         self.interactive = [interactive(op, args) for op, args in zip(graph.ops, defs, strict=True)]
-        self.consts = {i: constant(op) for i, op in enumerate(graph.ops) if op.name == "const"}
-        self.missing = [sum(a not in self.consts for a in args) for args in self.distinct]
-        self.first = [i for i, n in enumerate(self.missing) if n == 0 and i not in self.consts]
+        self.blank: list[Any] = [
+            constant(op) if op.name == "const" else None for op in graph.ops
+        ]  # values before the first op
+        self.params = [(i, op.integer("index")) for i, op in enumerate(graph.ops) if op.name == "param"]
+        given = {i for i, op in enumerate(graph.ops) if op.name in ("const", "param")}
+        self.missing = [sum(a not in given for a in args) for args in self.distinct]
+        self.first = [i for i, n in enumerate(self.missing) if n == 0 and i not in given]
+        self.args = [op.args for op in graph.ops]
         for i, op in enumerate(graph.ops):
             self.numbers.append(start)
             start += 1
@@ -118,12 +125,12 @@ class Plan:
 
 def _wrapping(op: Op, kernel: Local | None) -> Local | None:
     """A kernel of public values: numpy warns of wraps in scalars only, and here they are meant."""
-    if kernel is None or op.type.kind is not Kind.PUBLIC:
+    if kernel is None or op.type.kind is not Kind.PUBLIC or op.type.shape:
         return kernel
 
-    def quiet(here: Here, *args: Array) -> Array:
+    def quiet(rules: Protocol, p: Place, *args: Array) -> Array:
         with np.errstate(over="ignore"):
-            return np.asarray(kernel(here, *args))
+            return np.asarray(kernel(rules, p, *args))
 
     return quiet
 
@@ -136,7 +143,8 @@ class Run(NamedTuple):
     hooks: Hooks
     results: dict[str, Array]
     progress: list[int]  # steps done, steps in all
-    observed: bool  # the hooks want to see values
+    observed: bool  # the hooks want to see values ..
+    watched: bool  # .. and to hear of ops
 
 
 async def execute(party: Party, protocol: Protocol, graph: Graph | Plan, hooks: Hooks) -> dict[str, Array]:
@@ -148,8 +156,9 @@ async def execute(party: Party, protocol: Protocol, graph: Graph | Plan, hooks: 
     """
     plan = graph if isinstance(graph, Plan) else Plan(graph)
     await match_rows(party, joins(plan.graph, plan.numbers), hooks.keys)
-    observed = type(hooks).value is not Hooks.value
-    run = Run(party, protocol, hooks, {}, [0, plan.steps], observed)
+    of = type(hooks)
+    watched = of.enter is not Hooks.enter or of.leave is not Hooks.leave
+    run = Run(party, protocol, hooks, {}, [0, plan.steps], of.value is not Hooks.value, watched)
     if party.rank < party.computing:
         await _sweep(run, plan, (), 0)
     else:
@@ -166,106 +175,137 @@ async def _contribute(run: Run, plan: Plan) -> None:
             run.hooks.leave(number)
 
 
-async def _sweep(run: Run, plan: Plan, params: Sequence[Array], step: int, counting: bool = True) -> list[Array]:
+@types.coroutine
+def _sweep(
+    run: Run, plan: Plan, params: Sequence[Array], step: int, counting: bool = True
+) -> Generator[Exchange, Inbox, list[Array]]:
     """Run one graph, or a loop's body once, and return its outputs; `counting`: its loops' iterations may be steps."""
-    frame = _Frame(run, plan, params, step, counting)
-    ops, numbers, kernels, values = plan.graph.ops, plan.numbers, plan.local, frame.values
-    enter, leave = run.hooks.enter, run.hooks.leave
-    here = Here(run.protocol, run.party.at(0, step))  # of local ops, which draw nothing there
-    lockstep = Lockstep()
-    queue = list(plan.first)
+    frame = _Frame(run, plan, params, step)
+    del params
+    local, args, rules, known = plan.local, plan.args, run.protocol, frame.values.__getitem__
+    here = run.party.at(0, step)  # of local ops, which draw nothing there
+    finish, lockstep, queue = frame.finish, Lockstep(), frame.queue
     resumed: dict[int, tuple[Kernel[Any], Inbox]] = {}
     try:
         while queue:
             while queue:
                 i = heapq.heappop(queue)
-                op, number, kernel = ops[i], numbers[i], kernels[i]
+                kernel = local[i]
                 if kernel is not None:
-                    enter(number, op)
-                    value = kernel(here, *[values[a] for a in op.args])
-                    leave(number)
-                else:
-                    if op.name != "loop":  # its inner ops report for themselves
-                        enter(number, op)
-                    begun: Finished | Kernel[Any] | None
-                    begun, got = resumed.pop(i) if i in resumed else (frame.begin(i, op), None)
-                    done = begun if isinstance(begun, Finished) else await lockstep.add(i, begun, got)
-                    if op.name != "loop":
-                        leave(number)
-                    if done is None:
-                        continue
-                    value = done.result
-                    del begun, done
-                for user in frame.finish(i, value):
-                    heapq.heappush(queue, user)
-                del value  # it is freed with its last use
+                    finish(
+                        i, frame.watched(i, kernel, here) if run.watched else kernel(rules, here, *map(known, args[i]))
+                    )
+                    continue
+                begun, got = resumed.pop(i) if i in resumed else (frame.begin(i, counting), None)
+                if queue or len(lockstep):
+                    done = yield from lockstep.add(i, begun, got)
+                else:  # alone, it can go on to its end
+                    done = Finished((yield from going_on(begun, got)))
+                if done is not None:
+                    finish(i, done.result)
+                del begun, got, done  # a value is freed with its last use
             if len(lockstep):
-                turned = await lockstep.turn()
+                turned = yield from lockstep.turn()
                 resumed = {i: (waiting, got) for i, waiting, got in turned}
-                queue = list(resumed)  # in order: they were added so
+                queue += resumed  # in order: they were added so
     finally:
         lockstep.close()
         for waiting, _ in resumed.values():
             waiting.close()
-    return [values[o] for o in plan.graph.outputs]
+    return [frame.values[o] for o in plan.graph.outputs]
 
 
 class _Frame:
     """The values of one graph while it runs."""
 
-    def __init__(self, run: Run, plan: Plan, params: Sequence[Array], step: int, counting: bool) -> None:
-        self.run, self.plan, self.params, self.step, self.counting = run, plan, params, step, counting
-        self.values: list[Any] = [None] * len(plan.graph.ops)
-        self.missing = list(plan.missing)
-        self.uses = list(plan.uses)
-        for i, value in plan.consts.items():
-            self.values[i] = value
-            if run.observed:
-                run.hooks.value(plan.numbers[i], plan.graph.ops[i], value)
+    __slots__ = ("missing", "plan", "queue", "run", "step", "uses", "values")
 
-    def begin(self, i: int, op: Op) -> Finished | Kernel[Any]:
+    def __init__(self, run: Run, plan: Plan, params: Sequence[Array], step: int) -> None:
+        self.run, self.plan, self.step = run, plan, step
+        self.values: list[Any] = list(plan.blank)
+        self.missing, self.uses = list(plan.missing), list(plan.uses)
+        self.queue = list(plan.first)  # a heap of ops that can start
+        for i, index in plan.params:
+            if self.uses[i]:
+                self.values[i] = params[index]
+        if run.observed:
+            for i, op in enumerate(plan.graph.ops):
+                if op.name in ("const", "param"):
+                    value = params[op.integer("index")] if op.name == "param" else self.values[i]
+                    run.hooks.value(plan.numbers[i], op, value)
+
+    def watched(self, i: int, kernel: Local, here: Place) -> Array:
+        """A local op's value, whose hooks hear of it."""
+        run, plan = self.run, self.plan
+        run.hooks.enter(plan.numbers[i], plan.graph.ops[i])
+        value = kernel(run.protocol, here, *map(self.values.__getitem__, plan.args[i]))
+        run.hooks.leave(plan.numbers[i])
+        return value
+
+    def begin(self, i: int, counting: bool) -> Kernel[Any]:
         """Start an op that is not local."""
-        run, args = self.run, [self.values[a] for a in op.args]
-        p = run.party.at(self.plan.numbers[i], self.step)
-        kernel = self.plan.interactive[i]
-        if kernel is not None:
-            return kernel(Here(run.protocol, p), *args)
-        match op.name:
-            case "loop":
-                return _loop(self, i, op)
-            case "param":
-                return Finished(self.params[op.integer("index")])
-            case "get":
-                return Finished(args[0][op.integer("index")])
-            case "input":
-                return _input(run, p, op)
-            case "load":
-                return Finished(_loaded(run, p, op))
-            case "store":
-                run.hooks.store(op, args[0])
-                return Finished(args[0])
-        assert op.name == "reveal", f"no kernel for {op.name}"
-        _reveal(run, p, op, self.plan.graph.ops[op.args[0]], args[0])
-        return Finished(args[0])
+        run, plan, step = self.run, self.plan, self.step
+        op, number, args = plan.graph.ops[i], plan.numbers[i], [self.values[a] for a in plan.args[i]]
+        if op.name == "loop":  # its inner ops report for themselves
+            return _loop(run, plan, i, args, step, counting)
+        p, kernel = run.party.at(number, step), plan.interactive[i]
+        begun = _once(run, p, plan, op, args) if kernel is None else kernel(run.protocol, p, *args)
+        if run.watched:
+            begun = typing.cast(Kernel[Any], _watched(run.hooks, number, op, begun))
+        return begun
 
-    def finish(self, i: int, value: Any) -> list[int]:
-        """Keep a value, free those that it was the last to use, and return the ops that can start now."""
-        plan, missing, uses = self.plan, self.missing, self.uses
-        op = plan.graph.ops[i]
-        if self.run.observed and op.name != "loop":
-            self.run.hooks.value(plan.numbers[i], op, value)
+    def finish(self, i: int, value: Any) -> None:
+        """Keep a value, free those that it was the last to use, and queue the ops that can start now."""
+        plan, values, uses, missing = self.plan, self.values, self.uses, self.missing
+        if self.run.observed and plan.graph.ops[i].name != "loop":
+            self.run.hooks.value(plan.numbers[i], plan.graph.ops[i], value)
         if uses[i]:
-            self.values[i] = value
+            values[i] = value
         for a in plan.distinct[i]:
             uses[a] -= 1
             if not uses[a]:
-                self.values[a] = None
-        ready = []
+                values[a] = None
         for user in plan.users[i]:
             missing[user] -= 1
             if not missing[user]:
-                ready.append(user)
-        return ready
+                heapq.heappush(self.queue, user)
+
+
+@types.coroutine
+def _watched(hooks: Hooks, number: int, op: Op, kernel: Kernel[Any]) -> Generator[Exchange, Inbox, Any]:
+    """A kernel whose hooks hear when it works, and when it rests until a round is over."""
+    got: Inbox | None = None
+    hooks.enter(number, op)
+    try:
+        while True:
+            what = kernel.send(got)
+            if what.when is When.ROUND:
+                hooks.leave(number)
+                got = yield what
+                hooks.enter(number, op)
+            else:
+                got = yield what
+    except StopIteration as stop:
+        hooks.leave(number)
+        return stop.value
+    finally:
+        kernel.close()
+
+
+async def _once(run: Run, p: Place, plan: Plan, op: Op, args: Sequence[Any]) -> Array:
+    """An op that runs once: what the owners and the recipients see of it."""
+    match op.name:
+        case "input":
+            return await _input(run, p, op)
+        case "load":
+            return _loaded(run, p, op)
+        case "store":
+            run.hooks.store(op, args[0])
+        case _:
+            assert op.name == "reveal", f"no kernel for {op.name}"
+            _reveal(run, p, op, plan.graph.ops[op.args[0]], args[0])
+    value: Array = args[0]
+    return value
 
 
 def _input(run: Run, p: Place, op: Op) -> Kernel[Array]:
@@ -297,26 +337,27 @@ def _reveal(run: Run, p: Place, op: Op, source: Op, x: Array) -> None:
     run.results[op.text("name")] = np.asarray(part)
 
 
-async def _loop(frame: _Frame, i: int, op: Op) -> list[Array]:
+async def _loop(run: Run, plan: Plan, i: int, args: Sequence[Array], step: int, counting: bool) -> list[Array]:
     """Carry values through the body; each iteration has its own number, so no address of randomness comes twice."""
-    run, body = frame.run, frame.plan.bodies[i]
+    op, body, ops = plan.graph.ops[i], plan.bodies[i], plan.graph.ops
     consts, carried, length = op.integer("consts"), op.integer("carry"), op.integer("length")
-    args = [frame.values[a] for a in op.args]
-    lead = [0 if frame.plan.graph.ops[a].type.kind is Kind.PUBLIC else 1 for a in op.args]
-    fixed, carry, scanned = args[:consts], args[consts : consts + carried], args[consts + carried :]
+    reverse, every = op.integer("reverse"), slice(None)
+    lead = [() if ops[a].type.kind is Kind.PUBLIC else (every,) for a in op.args[consts + carried :]]
     out_lead = [0 if body.graph.ops[o].type.kind is Kind.PUBLIC else 1 for o in body.graph.outputs[carried:]]
+    fixed, carry, scanned = args[:consts], args[consts : consts + carried], args[consts + carried :]
+    del args
     stacks: list[Any] = [None] * len(out_lead)
-    counted = frame.counting and i in frame.plan.counted
-    inside = frame.counting and not counted
+    counted = counting and i in plan.counted
+    inside = counting and not counted
     for turn in range(length):
-        at = length - 1 - turn if op.integer("reverse") else turn
-        slices = [x[(slice(None),) * n + (at, ...)] for x, n in zip(scanned, lead[consts + carried :], strict=True)]
-        outputs = await _sweep(run, body, [*fixed, *carry, *slices], frame.step * length + turn, inside)
+        at = length - 1 - turn if reverse else turn
+        slices = [x[(*front, at, ...)] for x, front in zip(scanned, lead, strict=True)]
+        outputs = await _sweep(run, body, [*fixed, *carry, *slices], step * length + turn, inside)
         carry = outputs[:carried]
         for k, (y, n) in enumerate(zip(outputs[carried:], out_lead, strict=True)):
             if stacks[k] is None:
                 stacks[k] = np.empty((*y.shape[:n], length, *y.shape[n:]), y.dtype)
-            stacks[k][(slice(None),) * n + (at,)] = y
+            stacks[k][(every,) * n + (at,)] = y
         if counted:
             run.progress[0] += 1
             run.hooks.step(run.progress[0], run.progress[1])

@@ -9,7 +9,7 @@ shape; a sharing has a leading axis of parts in front of it, and the same numpy 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -20,15 +20,7 @@ from mpcnode.party import Place
 from mpcnode.protocols import Bilinear, Protocol
 from mpcnode.rounds import Array, Kernel
 
-
-class Here(NamedTuple):
-    """Where a kernel runs: at this party, at one execution of an op."""
-
-    protocol: Protocol
-    p: Place
-
-
-Local: TypeAlias = Callable[..., Array]  # (here, *values of the arguments)
+Local: TypeAlias = Callable[..., Array]  # (protocol, place, *values of the arguments)
 Interactive: TypeAlias = Callable[..., Kernel[Array]]  # the same; a coroutine
 Ops: TypeAlias = Sequence[Op]  # those of the arguments, for their types
 
@@ -50,14 +42,14 @@ def constant(op: Op) -> Array:
 def _reshape(op: Op, defs: Ops) -> Local:
     shape = op.integers("shape")
     if _public(op):
-        return lambda here, x: x.reshape(shape)
-    return lambda here, x: x.reshape((len(x), *shape))
+        return lambda rules, p, x: x.reshape(shape)
+    return lambda rules, p, x: x.reshape((len(x), *shape))
 
 
 def _transpose(op: Op, defs: Ops) -> Local:
     lead = _lead(defs[0])
     axes = (*range(lead), *(a + lead for a in op.integers("perm")))
-    return lambda here, x: x.transpose(axes)
+    return lambda rules, p, x: x.transpose(axes)
 
 
 def _broadcast(op: Op, defs: Ops) -> Local:
@@ -66,7 +58,7 @@ def _broadcast(op: Op, defs: Ops) -> Local:
     for axis, d in enumerate(op.integers("dims")):
         inner[d] = defs[0].type.shape[axis]
 
-    def kernel(here: Here, x: Array) -> Array:
+    def kernel(rules: Protocol, p: Place, x: Array) -> Array:
         lead = () if public else x.shape[:1]
         return np.broadcast_to(x.reshape((*lead, *inner)), (*lead, *shape))
 
@@ -76,34 +68,34 @@ def _broadcast(op: Op, defs: Ops) -> Local:
 def _slice(op: Op, defs: Ops) -> Local:
     cuts = zip(op.integers("start"), op.integers("limit"), op.integers("stride"), strict=True)
     at = (slice(None),) * _lead(defs[0]) + tuple(slice(a, b, s) for a, b, s in cuts)
-    return lambda here, x: x[at]
+    return lambda rules, p, x: x[at]
 
 
 def _concat(op: Op, defs: Ops) -> Local:
     axis = _lead(defs[0]) + op.integer("axis")
-    return lambda here, *parts: np.concatenate(parts, axis=axis)
+    return lambda rules, p, *parts: np.concatenate(parts, axis=axis)
 
 
 def _joined(op: Op, defs: Ops) -> Local:
     axis = 1 + _lead(defs[0])
-    return lambda here, *parts: np.concatenate(parts, axis=axis)
+    return lambda rules, p, *parts: np.concatenate(parts, axis=axis)
 
 
 def _pad(op: Op, defs: Ops) -> Local:
     ends = list(zip(op.integers("low"), op.integers("high"), strict=True))
     widths = [(0, 0)] * _lead(defs[0]) + ends
-    return lambda here, x: np.pad(x, widths) if widths else x
+    return lambda rules, p, x: np.pad(x, widths) if widths else x
 
 
 def _rev(op: Op, defs: Ops) -> Local:
     lead = _lead(defs[0])
     axes = tuple(a + lead for a in op.integers("axes"))
-    return lambda here, x: np.flip(x, axes)
+    return lambda rules, p, x: np.flip(x, axes)
 
 
 def _take(op: Op, defs: Ops) -> Local:
     axis = _lead(defs[0]) + op.integer("axis")
-    return lambda here, x, indices: np.take(x, indices.view(np.int64), axis=axis)
+    return lambda rules, p, x, indices: np.take(x, indices.view(np.int64), axis=axis)
 
 
 def _corner(op: Op, block: Sequence[int]) -> Callable[[Array], tuple[slice, ...]]:
@@ -119,13 +111,13 @@ def _corner(op: Op, block: Sequence[int]) -> Callable[[Array], tuple[slice, ...]
 
 def _dynamic_slice(op: Op, defs: Ops) -> Local:
     corner = _corner(defs[0], op.integers("sizes"))
-    return lambda here, x, starts: x[corner(starts)]
+    return lambda rules, p, x, starts: x[corner(starts)]
 
 
 def _dynamic_update(op: Op, defs: Ops) -> Local:
     corner = _corner(defs[0], defs[1].type.shape)
 
-    def kernel(here: Here, x: Array, block: Array, starts: Array) -> Array:
+    def kernel(rules: Protocol, p: Place, x: Array, block: Array, starts: Array) -> Array:
         out = np.array(x)
         out[corner(starts)] = block
         return out
@@ -136,10 +128,10 @@ def _dynamic_update(op: Op, defs: Ops) -> Local:
 def _lift(op: Op, defs: Ops) -> Local:
     kind = op.type.kind
 
-    def kernel(here: Here, x: Array) -> Array:
+    def kernel(rules: Protocol, p: Place, x: Array) -> Array:
         public = (x & np.uint64(1)).astype(np.uint8) if kind is Kind.BIT else x
-        nothing = np.zeros((here.protocol.parts(here.p, kind), *public.shape), public.dtype)
-        return here.protocol.add_public(here.p, nothing, public)
+        nothing = np.zeros((rules.parts(p, kind), *public.shape), public.dtype)
+        return rules.add_public(p, nothing, public)
 
     return kernel
 
@@ -147,37 +139,37 @@ def _lift(op: Op, defs: Ops) -> Local:
 # ---- linear --------------------------------------------------------------------------------------------------------
 def _add(op: Op, defs: Ops) -> Local:
     if _public(defs[0]) == _public(defs[1]):
-        return lambda here, x, y: np.add(x, y)
+        return lambda rules, p, x, y: np.add(x, y)
     if _public(defs[1]):
-        return lambda here, x, y: here.protocol.add_public(here.p, x, y)
-    return lambda here, x, y: here.protocol.add_public(here.p, y, x)
+        return lambda rules, p, x, y: rules.add_public(p, x, y)
+    return lambda rules, p, x, y: rules.add_public(p, y, x)
 
 
 def _sub(op: Op, defs: Ops) -> Local:
     if _public(defs[0]) == _public(defs[1]):
-        return lambda here, x, y: np.subtract(x, y)
+        return lambda rules, p, x, y: np.subtract(x, y)
     if _public(defs[1]):
-        return lambda here, x, y: here.protocol.add_public(here.p, x, np.negative(y))
-    return lambda here, x, y: here.protocol.add_public(here.p, np.negative(y), x)
+        return lambda rules, p, x, y: rules.add_public(p, x, np.negative(y))
+    return lambda rules, p, x, y: rules.add_public(p, np.negative(y), x)
 
 
 def _neg(op: Op, defs: Ops) -> Local:
-    return lambda here, x: np.negative(x)
+    return lambda rules, p, x: np.negative(x)
 
 
 def _sum(op: Op, defs: Ops) -> Local:
     lead = _lead(defs[0])
     axes = tuple(a + lead for a in op.integers("axes"))
-    return lambda here, x: np.add.reduce(x, axis=axes, dtype=np.uint64)
+    return lambda rules, p, x: np.add.reduce(x, axis=axes, dtype=np.uint64)
 
 
 def _scale(op: Op, defs: Ops) -> Local:
     by = np.uint64(op.integer("by") % (1 << 64))
-    return (lambda here, x: x) if by == 1 else lambda here, x: np.multiply(x, by)
+    return (lambda rules, p, x: x) if by == 1 else lambda rules, p, x: np.multiply(x, by)
 
 
 def _public_mul(op: Op, defs: Ops) -> Local:
-    return lambda here, x, y: np.multiply(x, y)
+    return lambda rules, p, x, y: np.multiply(x, y)
 
 
 def _bilinear(op: Op) -> Bilinear:
@@ -200,7 +192,7 @@ def _public_product(op: Op, defs: Ops) -> Local:
     """Of each part with what is public."""
     f, public = _bilinear(op), (_public(defs[0]), _public(defs[1]))
 
-    def kernel(here: Here, x: Array, y: Array) -> Array:
+    def kernel(rules: Protocol, p: Place, x: Array, y: Array) -> Array:
         if f.times > 1:
             x = np.multiply(x, np.uint64(f.times))
         if all(public):
@@ -211,7 +203,7 @@ def _public_product(op: Op, defs: Ops) -> Local:
 
 
 # ---- bits ----------------------------------------------------------------------------------------------------------
-def _with_bits(defs: Ops, f: Callable[[Here, Array, Array], Array]) -> Local:
+def _with_bits(defs: Ops, f: Callable[[Protocol, Place, Array, Array], Array]) -> Local:
     """f of a sharing of bits and of public bits, of two arguments in any order; whatever a graph says there, it counts
     mod 2.
     """
@@ -220,83 +212,92 @@ def _with_bits(defs: Ops, f: Callable[[Here, Array, Array], Array]) -> Local:
         return (x & np.uint64(1)).astype(np.uint8)
 
     if _public(defs[1]):
-        return lambda here, x, y: f(here, x, public(y))
-    return lambda here, x, y: f(here, y, public(x))
+        return lambda rules, p, x, y: f(rules, p, x, public(y))
+    return lambda rules, p, x, y: f(rules, p, y, public(x))
 
 
 def _xor(op: Op, defs: Ops) -> Local:
     if not any(map(_public, defs)):
-        return lambda here, x, y: np.bitwise_xor(x, y)
-    return _with_bits(defs, lambda here, b, d: here.protocol.add_public(here.p, b, d))
+        return lambda rules, p, x, y: np.bitwise_xor(x, y)
+    return _with_bits(defs, lambda rules, p, b, d: rules.add_public(p, b, d))
 
 
 def _public_and(op: Op, defs: Ops) -> Local:
-    return _with_bits(defs, lambda here, b, d: np.bitwise_and(b, d))
+    return _with_bits(defs, lambda rules, p, b, d: np.bitwise_and(b, d))
 
 
 def _public_or(op: Op, defs: Ops) -> Local:
-    return _with_bits(defs, lambda here, b, d: here.protocol.add_public(here.p, b & (d ^ np.uint8(1)), d))
+    return _with_bits(defs, lambda rules, p, b, d: rules.add_public(p, b & (d ^ np.uint8(1)), d))
 
 
 def _not(op: Op, defs: Ops) -> Local:
     one = np.asarray(np.uint8(1))
-    return lambda here, x: here.protocol.add_public(here.p, x, one)
+    return lambda rules, p, x: rules.add_public(p, x, one)
 
 
 # ---- interactive ---------------------------------------------------------------------------------------------------
 def _mul(op: Op, defs: Ops) -> Interactive:
     by = op.integer("by", 0)
-    return lambda here, x, y: here.protocol.mul(here.p, x, y, by)
+    return lambda rules, p, x, y: rules.mul(p, x, y, by)
 
 
 def _square(op: Op, defs: Ops) -> Interactive:
     by = op.integer("by")
-    return lambda here, x: here.protocol.square(here.p, x, by)
+    return lambda rules, p, x: rules.square(p, x, by)
 
 
 def _product(op: Op, defs: Ops) -> Interactive:
     f = _bilinear(op)
-    return lambda here, x, y: here.protocol.bilinear(here.p, f, x, y)
+    return lambda rules, p, x, y: rules.bilinear(p, f, x, y)
 
 
 def _and(op: Op, defs: Ops) -> Interactive:
-    return lambda here, *bits: here.protocol.and_(here.p, *bits)
+    return lambda rules, p, *bits: rules.and_(p, *bits)
 
 
 def _or(op: Op, defs: Ops) -> Interactive:
-    async def kernel(here: Here, x: Array, y: Array) -> Array:
-        return np.bitwise_xor(x ^ y, await here.protocol.and_(here.p, x, y))
+    async def kernel(rules: Protocol, p: Place, x: Array, y: Array) -> Array:
+        return np.bitwise_xor(x ^ y, await rules.and_(p, x, y))
 
     return kernel
 
 
 def _trunc(op: Op, defs: Ops) -> Interactive:
     by = op.integer("by")
-    return lambda here, x: here.protocol.trunc(here.p, x, by)
+    return lambda rules, p, x: rules.trunc(p, x, by)
 
 
 def _rescale(op: Op, defs: Ops) -> Interactive:
     by, times = op.integer("by"), op.integer("times")
-    return lambda here, x: here.protocol.trunc(here.p, x, by, times)
+    return lambda rules, p, x: rules.trunc(p, x, by, times)
 
 
 def _sign(op: Op, defs: Ops) -> Interactive:
     lo, top, cuts = op.integer("lo"), op.integer("top", TOP), op.integers("cuts", ())
-    return lambda here, x: here.protocol.sign(here.p, x, lo, top, cuts)
+    return lambda rules, p, x: rules.sign(p, x, lo, top, cuts)
 
 
 def _onehot(op: Op, defs: Ops) -> Interactive:
     size = op.integer("size")
-    return lambda here, x: here.protocol.onehot(here.p, x, size)
+    return lambda rules, p, x: rules.onehot(p, x, size)
 
 
 def _select(op: Op, defs: Ops) -> Interactive:
     keep, by, axes = op.integer("keep"), op.integer("by", 0), op.integers("axes", ())
-    return lambda here, b, x: here.protocol.select(here.p, b, x, keep, by, axes)
+    return lambda rules, p, b, x: rules.select(p, b, x, keep, by, axes)
 
 
 def _inject(op: Op, defs: Ops) -> Interactive:
-    return lambda here, b: here.protocol.inject(here.p, b)
+    return lambda rules, p, b: rules.inject(p, b)
+
+
+def _get(op: Op, defs: Ops) -> Local:
+    index = op.integer("index")
+
+    def kernel(rules: Protocol, p: Place, results: Sequence[Array]) -> Array:
+        return results[index]
+
+    return kernel
 
 
 LOCAL: dict[str, Callable[[Op, Ops], Local]] = {
@@ -319,6 +320,7 @@ LOCAL: dict[str, Callable[[Op, Ops], Local]] = {
     "scale": _scale,
     "xor": _xor,
     "not": _not,
+    "get": _get,
 }
 INTERACTIVE: dict[str, Callable[[Op, Ops], Interactive]] = {
     "mul": _mul,

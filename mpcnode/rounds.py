@@ -6,7 +6,7 @@ coroutines in one thread; a node connects one of them to its links.  A kernel ca
 - `exchange`: the end of a round.  What it sent and what it waits for travel with those of every other kernel that
   stops here.
 - `post`: something for this round is ready to leave; the kernel goes on at once, so that sending it overlaps
-  computing the next.
+  computing the next.  Small things wait for the end of the round nevertheless, as links let them wait for company.
 - `deal`: input-independent material from a helper that runs ahead; a channel of its own, and no round, since nobody
   answers.
 
@@ -90,14 +90,22 @@ class Finished(NamedTuple):
     result: Any
 
 
+LEAVE_BYTES = 1 << 18  # that kernels have for their peers, before it leaves without waiting for the round's end
+
+
 class Lockstep:
     """Kernels that run side by side: their n-th exchanges share a round.  Arrays to one peer leave in the order of
-    `add`.
+    `add`: what is large at once, so that sending it overlaps computing; the rest with the round's end, since each stop
+    costs its driver more than sending a small array a little later.
     """
+
+    __slots__ = ("_bytes", "_recv", "_send", "_waiting")
 
     def __init__(self) -> None:
         self._waiting: list[tuple[int, Kernel[Any], int]] = []  # key, kernel, number of arrays it waits for
         self._recv: list[Recv] = []
+        self._send: list[Send] = []  # what waits for company ..
+        self._bytes = 0  # .. and its size
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -106,26 +114,37 @@ class Lockstep:
     def add(
         self, key: int, kernel: Kernel[Any], got: Inbox | None = None
     ) -> Generator[Exchange, Inbox, Finished | None]:
-        """Run a kernel to the end of the current round; its result if it has one already.  What it posts and deals on
-        the way goes out at once.
+        """Run a kernel to the end of the current round; its result if it has one already.  What it deals on the way
+        goes out at once.
         """
         try:
             while True:
                 what = kernel.send(got)
+                if what.when is When.DEAL:
+                    got = yield what
+                    continue
+                if what.send:
+                    self._send += what.send
+                    self._bytes += sum(s.array.nbytes for s in what.send)
+                    if self._bytes >= LEAVE_BYTES:
+                        yield Exchange(self._taken(), (), When.POST)
                 if what.when is When.ROUND:
                     break
-                got = yield what
+                got = []
         except StopIteration as stop:
             return Finished(stop.value)
-        if what.send:
-            yield Exchange(what.send, (), When.POST)
         self._waiting.append((key, kernel, len(what.recv)))
         self._recv += what.recv
         return None
 
-    async def turn(self) -> list[tuple[int, Kernel[Any], Inbox]]:
+    def _taken(self) -> list[Send]:
+        send, self._send, self._bytes = self._send, [], 0
+        return send
+
+    @types.coroutine
+    def turn(self) -> Generator[Exchange, Inbox, list[tuple[int, Kernel[Any], Inbox]]]:
         """End the round for all: the kernels with what they received, in order; each is to be added again."""
-        got = await exchange((), self._recv)  # if it fails, `close` still knows who waits
+        got = yield Exchange(self._taken(), self._recv, When.ROUND)  # if it fails, `close` still knows who waits
         waiting, self._waiting, self._recv = self._waiting, [], []
         resumed, at = [], 0
         for key, kernel, count in waiting:
@@ -137,6 +156,19 @@ class Lockstep:
         """Drop kernels that will not be resumed."""
         for _, kernel, _ in self._waiting:
             kernel.close()
+
+
+@types.coroutine
+def going_on(kernel: Kernel[T], got: Inbox | None) -> Generator[Exchange, Inbox, T]:
+    """A kernel from where it waits for this, to its end and on its own."""
+    try:
+        while True:
+            got = yield kernel.send(got)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    finally:
+        kernel.close()
 
 
 async def par(*kernels: Kernel[T]) -> list[T]:

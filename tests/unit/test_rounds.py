@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mpcnode.rounds import Exchange, Inbox, Kernel, Lockstep, Recv, Send, When, deal, exchange, par, post
+from mpcnode.rounds import LEAVE_BYTES, Exchange, Inbox, Kernel, Lockstep, Recv, Send, When, deal, exchange, par, post
 
 Log = list[str]
 
@@ -84,14 +84,15 @@ def test_nothing_to_post_or_deal_is_no_stop_but_an_empty_round_is() -> None:
 def test_par_shares_rounds_and_keeps_the_order() -> None:
     result, stops = drive(par(rounds(10, 1), rounds(20, 3), rounds(30, 2)))
     assert result == [[10], [20, 21, 22], [30, 31]]
-    assert shown(stops) == [
-        *(("POST", [n], []) for n in (10, 20, 30)),
-        ("ROUND", [], [10, 20, 30]),
-        *(("POST", [n], []) for n in (21, 31)),
-        ("ROUND", [], [21, 31]),
-        ("POST", [22], []),
-        ("ROUND", [], [22]),
-    ]
+    assert shown(stops) == [(what, n, n) for what, n in [("ROUND", [10, 20, 30]), ("ROUND", [21, 31]), ("ROUND", [22])]]
+
+
+def test_what_is_large_leaves_before_the_round_ends() -> None:
+    async def large(label: int, nbytes: int) -> None:
+        await exchange([Send(1, np.zeros(nbytes, np.uint8), label)])
+
+    _, stops = drive(par(rounds(10, 1), large(20, LEAVE_BYTES - 9), large(30, 1), large(40, 1), large(50, LEAVE_BYTES)))
+    assert shown(stops) == [("POST", [10, 20, 30], []), ("POST", [40, 50], []), ("ROUND", [], [10])]
 
 
 def test_par_of_par_is_one_round_too() -> None:
@@ -100,7 +101,7 @@ def test_par_of_par_is_one_round_too() -> None:
 
     result, stops = drive(par(nested(10), rounds(20, 2), nested(30)))
     assert result == [[[10], [11, 12]], [20, 21], [[30], [31, 32]]]
-    assert [labels(what) for what in stops if what.when is When.POST] == [[n] for n in (10, 11, 20, 30, 31, 12, 21, 32)]
+    assert [labels(what) for what in stops] == [[10, 11, 20, 30, 31], [12, 21, 32]]
     assert [[due.op for due in what.recv] for what in stops if what.when is When.ROUND] == [
         [10, 11, 20, 30, 31],
         [12, 21, 32],
@@ -121,7 +122,7 @@ def test_deals_take_no_round_and_do_not_wait_for_others() -> None:
 
     result, stops = drive(par(rounds(10, 1), dealt(1), dealt(2)))
     assert result == [[10], [1], [2]]
-    assert [what.when.name for what in stops] == ["POST", "DEAL", "DEAL", "ROUND"]
+    assert [what.when.name for what in stops] == ["DEAL", "DEAL", "ROUND"]
 
 
 def test_each_kernel_gets_what_it_waits_for() -> None:
@@ -178,7 +179,7 @@ def test_a_failure_closes_the_others(after: int) -> None:
 
 
 def test_what_the_driver_throws_closes_all() -> None:
-    for stops in range(1, 7):
+    for stops in (1, 2):
         log: Log = []
         kernel = par(watched(log, "first", 10, 2), watched(log, "last", 20, 2))
         got: Inbox | None = None
@@ -187,15 +188,12 @@ def test_what_the_driver_throws_closes_all() -> None:
             got = [due.op for due in what.recv]
         with pytest.raises(ConnectionError):
             kernel.throw(ConnectionError())
-        assert log
-        assert len(log) == (2 if stops > 1 else 1)
+        assert len(log) == 2
 
 
 def test_closing_closes_all() -> None:
     log: Log = []
     kernel = par(watched(log, "first", 10, 2), watched(log, "last", 20, 2))
-    kernel.send(None)
-    kernel.send(None)
     kernel.send(None)
     kernel.close()
     assert sorted(log) == ["first GeneratorExit", "last GeneratorExit"]
@@ -214,7 +212,6 @@ def test_a_lockstep_whose_round_fails_still_closes_who_waits() -> None:
             log.append("closed")
 
     running = kernel()
-    running.send(None)
     running.send(None)
     with pytest.raises(ConnectionError):
         running.throw(ConnectionError())
