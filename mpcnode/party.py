@@ -45,7 +45,7 @@ class Party:
         self.rank = rank
         self.names = tuple(names)
         self.computing = len(names) - guests
-        self._prgs = {peer: Prg(key) for peer, key in keys.items()}
+        self.fill = {peer: Prg(key).fill for peer, key in keys.items()}
 
     def __repr__(self) -> str:  # never the keys
         return f"Party({self.rank}, {self.names})"
@@ -53,13 +53,6 @@ class Party:
     def at(self, op: int, step: int = 0) -> Place:
         """This party at one execution of an op: `op` is its number in the graph, `step` the number of the iteration."""
         return Place(self, op, step, 0)
-
-    def expand(self, peer: int, nonce: bytes, out: Array) -> Array:
-        """Fill `out` with the key stream that is shared with `peer` at `nonce`.  Raises ValueError for what cannot be
-        filled in place: a numpy scalar or a strided view would be copied, and its owner would go on without a
-        mask.
-        """
-        return self._prgs[peer].fill(nonce, out)
 
 
 class Place:
@@ -82,12 +75,13 @@ class Place:
         return self.party.computing
 
     def common(self, peer: int, purpose: int, out: Array) -> Array:
-        """Fill `out` (C-contiguous) with what this party and `peer` alone know for `purpose`.  Raises OverflowError for
-        a number that does not fit into the address, so that addresses never collide.
+        """Fill `out` with what this party and `peer` alone know for `purpose`.  Raises OverflowError for a number that
+        does not fit into the address, so that addresses never collide; ValueError for what cannot be filled in place: a
+        numpy scalar or a strided view would be copied, and its owner would go on without a mask.
         """
         if not self._address:  # 5 + 4 + 2 bytes, and 1 of purpose
             self._address = self.step.to_bytes(5, "big") + self.op.to_bytes(4, "big") + self._tile.to_bytes(2, "big")
-        return self.party.expand(peer, self._address + purpose.to_bytes(1, "big"), out)
+        return self.party.fill[peer](self._address + purpose.to_bytes(1, "big"), out)
 
     def to(self, peer: int, array: Array) -> Send:
         return Send(peer, array, self.op)

@@ -17,6 +17,7 @@ NONCE_BYTES = 12
 _COUNTER = bytes(16 - NONCE_BYTES)
 _ZEROS = bytes(1 << 18)  # what is encrypted, in parts that stay in the second-level cache
 _VIEW = memoryview(_ZEROS)
+_BYTE = np.dtype(np.uint8)
 _SMALL = 4096  # up to here copying a slice of zeros is cheaper than a view of it
 
 Array = TypeVar("Array", bound=npt.NDArray[np.generic])
@@ -40,7 +41,7 @@ class Prg:
             raise ValueError("randomness fills C-contiguous arrays only")
         encryptor = self._encryptor
         encryptor.reset_nonce(nonce + _COUNTER)
-        flat = (out if out.ndim else out.reshape(1)).view(np.uint8)
+        flat = (out if out.ndim else out.reshape(1)).view(_BYTE)
         size = flat.size
         if size <= _SMALL:
             encryptor.update_into(_ZEROS[:size], flat)  # type: ignore[arg-type]  # numpy arrays are buffers

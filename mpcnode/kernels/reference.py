@@ -112,17 +112,18 @@ def trunc_share(c: U64, b: Unsigned, mask: Unsigned) -> Unsigned:
     return np.asarray(mask + no_top * b)
 
 
-def trunc_open(c: U64, v: Unsigned, by: int, times: int = 1) -> U64:
+def trunc_open(c: U64, v: Unsigned, by: int, times: int = 1, out: U64 | None = None) -> U64:
     """The truncation's new masked value, for v the sum of all messages and 1 <= by <= 62:
     (c'·times >> by) - times·2^(62-by) + 2^(64-by)·v with c' = c + 2^62.
     """
     above = v.astype(np.uint64) << np.uint64(64 - by)
-    return scaled(c + np.uint64(1 << 62), times, by) - np.uint64(times << (62 - by)) + above
+    known = scaled(c + np.uint64(1 << 62), times, by) - np.uint64(times << (62 - by))
+    return np.asarray(np.add(known, above, out))
 
 
-def trunc_mask(t: U64, mask: Unsigned, by: int) -> U64:
-    """A party's part of the truncation's new mask, for t its part of r·times >> by: t + 2^(64-by)·mask."""
-    return t + (mask.astype(np.uint64) << np.uint64(64 - by))
+def trunc_mask(t: U64, mask: Unsigned, by: int, out: U64 | None = None) -> U64:
+    """A party's part of the truncation's new mask, for t its part of r·times >> by: t + 2^(64-by)·mask; may be t."""
+    return np.asarray(np.add(t, mask.astype(np.uint64) << np.uint64(64 - by), out))
 
 
 # ---- a masked bit times a ring element -------------------------------------------------------------------------------

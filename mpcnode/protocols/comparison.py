@@ -28,7 +28,7 @@ import numpy.typing as npt
 from mpcnode import kernels
 from mpcnode.kernels import CHUNK, U64
 from mpcnode.party import Place
-from mpcnode.protocols.dealing import FIRST, HELPER, LEVEL, TILE, fresh, give, swap, take, total
+from mpcnode.protocols.dealing import FIRST, HELPER, LEVEL, TILE, WORD, fresh, give, opened, take
 from mpcnode.rounds import exchange
 
 
@@ -235,7 +235,7 @@ async def _evaluate_sign(p: Place, tile: int, t: Tree, cuts: list[U64], n: int) 
     planes of m - cut for each of them.
     """
     words, first = kernels.words(len(cuts) * n), p.rank == FIRST
-    likes = [(np.uint64, (t.leaves + 1, kernels.words(n))), (np.uint64, (t.products, words))]
+    likes = [(WORD, (t.leaves + 1, kernels.words(n))), (WORD, (t.products, words))]
     leaves, *products = await take(p, tile, likes[: 1 + bool(t.levels)])
     rows = []
     for c in cuts:
@@ -247,7 +247,7 @@ async def _evaluate_sign(p: Place, tile: int, t: Tree, cuts: list[U64], n: int) 
     share ^= mask
     if not t.levels:
         share ^= top_share
-    m = total(share, await swap(p, share), xor=True)
+    m = await opened(p, share, xor=True)
     for i, level in enumerate(t.levels):
         opened_mask = _mask(p, 1 + i, level.opened, words)
         share = np.empty((level.opened, words), np.uint64)
@@ -256,6 +256,5 @@ async def _evaluate_sign(p: Place, tile: int, t: Tree, cuts: list[U64], n: int) 
         share ^= opened_mask
         if i == len(t.levels) - 1:
             share ^= top_share
-        opened = total(share, await swap(p, share), xor=True)
-        m, mask = _next(level, m, opened), _next(level, mask, opened_mask)
+        m, mask = _next(level, m, await opened(p, share, xor=True)), _next(level, mask, opened_mask)
     return [m[0] ^ top, mask[0]]

@@ -8,15 +8,16 @@ sent the rest.  The payee rotates by op, step and tile, so H's links carry equal
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+import types
+from collections.abc import Callable, Generator, Sequence
+from functools import lru_cache
+from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from mpcnode.party import Place
 from mpcnode.protocols import Sharing
-from mpcnode.rounds import Array, Kernel, deal, exchange, par
+from mpcnode.rounds import Array, Exchange, Inbox, Kernel, Recv, Send, When, par
 
 HELPER, FIRST = 0, 1  # ranks; the evaluators are 1 .. n
 # Elements of a tile: few enough that temporaries stay in cache and a tile travels while the next one is computed; an
@@ -25,7 +26,8 @@ TILE = 1032 * 64
 # Purposes of common randomness; LEVEL + i: masks of a comparison's level i, DEALT + k: shares of dealt value k.
 MASK, REVEAL, LEVEL, DEALT = 0, 1, 2, 16
 
-Like: TypeAlias = "tuple[npt.DTypeLike, tuple[int, ...]]"  # dtype and shape of a dealt value
+WORD, BYTE = np.dtype(np.uint64), np.dtype(np.uint8)
+Like: TypeAlias = "tuple[np.dtype[Any], tuple[int, ...]]"  # dtype and shape of a dealt value
 
 
 def fresh(p: Place, out: Array, purpose: int = MASK, xor: bool = False) -> Array:
@@ -63,42 +65,58 @@ def payee(p: Place, tile: int) -> int:
     return FIRST + (p.op + p.step + tile) % (p.size - 1)
 
 
-async def give(
+@types.coroutine
+def give(
     p: Place, tile: int, values: Sequence[Array], xor: bool = False, shares: Array | Sequence[Array] = ()
-) -> None:
+) -> Generator[Exchange, Inbox, None]:
     """H's side of `[v]`, for all dealt values of a tile at once.  Overwrites them.  `shares`: rows for E_1's share of
     the first value, E_2's and so on, as many as H goes on to need.
     """
     paid = payee(p, tile)
     minus = np.bitwise_xor if xor else np.subtract
-    for k, v in enumerate(values):
-        rows = dict(enumerate(shares, FIRST)) if k == 0 else {}
+    purpose = DEALT
+    for v in values:
         part = np.empty(v.shape, v.dtype)
         for i in range(FIRST, p.size):
+            row = shares[i - FIRST] if i <= len(shares) else part
             if i != paid:
-                minus(v, p.common(i, DEALT + k, rows.get(i, part)), out=v)
-        if paid in rows:
-            rows[paid][...] = v
-    await deal([p.to(paid, v) for v in values])
+                minus(v, p.common(i, purpose, row), v)
+        if paid <= len(shares):
+            shares[paid - FIRST][...] = v
+        purpose, shares = purpose + 1, ()
+    yield Exchange([Send(paid, v, p.op) for v in values], (), When.DEAL)
 
 
-async def take(p: Place, tile: int, likes: Sequence[Like]) -> list[Array]:
+@types.coroutine
+def take(p: Place, tile: int, likes: Sequence[Like]) -> Generator[Exchange, Inbox, list[Array]]:
     """E_i's side of `[v]`."""
     if p.rank == payee(p, tile):
-        return await deal((), [p.due(HELPER, dtype, shape) for dtype, shape in likes])
-    return [p.common(HELPER, DEALT + k, np.empty(shape, dtype)) for k, (dtype, shape) in enumerate(likes)]
+        return (yield Exchange((), [Recv(HELPER, dtype, shape, p.op) for dtype, shape in likes], When.DEAL))
+    return [p.common(HELPER, k, np.empty(shape, dtype)) for k, (dtype, shape) in enumerate(likes, DEALT)]
 
 
-async def swap(p: Place, s: Array) -> list[Array]:
+@lru_cache(maxsize=64)
+def _others(size: int, rank: int) -> tuple[int, ...]:
+    return tuple(i for i in range(FIRST, size) if i != rank)
+
+
+@types.coroutine
+def swap(p: Place, s: Array) -> Generator[Exchange, Inbox, list[Array]]:
     """Send `s` to all other evaluators and receive theirs.  1 round."""
-    others = [i for i in range(FIRST, p.size) if i != p.rank]
-    return await exchange([p.to(i, s) for i in others], [p.due(i, s.dtype, s.shape) for i in others])
+    others, op, dtype, shape = _others(p.size, p.rank), p.op, s.dtype, s.shape
+    return (yield Exchange([Send(i, s, op) for i in others], [Recv(i, dtype, shape, op) for i in others], When.ROUND))
 
 
-def tiles(n: int, rows: int = 1) -> list[slice]:
+async def opened(p: Place, s: Array, out: Array | None = None, *, xor: bool = False) -> Array:
+    """The sum (xor) of what all evaluators send, in `out` if given.  1 round."""
+    return total(s, await swap(p, s), xor, out)
+
+
+@lru_cache(maxsize=1024)
+def tiles(n: int, rows: int = 1) -> Sequence[slice]:
     """Cuts of n elements with so many rows each; a tile has about TILE elements in all."""
     step = -(-TILE // max(1, rows))  # rounded up: tiles are numbered with 16 bits
-    return [slice(a, min(a + step, n)) for a in range(0, n, step)] or [slice(0, 0)]
+    return tuple(slice(a, min(a + step, n)) for a in range(0, n, step)) or (slice(0, 0),)
 
 
 Body: TypeAlias = Callable[[Place, int, slice], Kernel[None]]
@@ -124,10 +142,10 @@ def terms(x: Sharing, axes: Sequence[int]) -> Array:
     return np.ascontiguousarray(x.transpose(0, *summed, *left)).reshape(len(x), *lengths)
 
 
-def total(s: Array, others: Sequence[Array], xor: bool = False) -> Array:
+def total(s: Array, others: Sequence[Array], xor: bool = False, out: Array | None = None) -> Array:
     """The sum (xor) of what all evaluators sent: the opened masked value."""
     plus = np.bitwise_xor if xor else np.add
-    opened: Array = plus(s, others[0])
+    found: Array = plus(s, others[0], out)
     for other in others[1:]:
-        plus(opened, other, out=opened)
-    return opened
+        plus(found, other, found)
+    return found

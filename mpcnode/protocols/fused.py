@@ -15,24 +15,28 @@ Each function is one tile: at an evaluator its message, with the fresh mask `mas
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from mpcnode import kernels
 from mpcnode.party import Place
 from mpcnode.protocols import Sharing
-from mpcnode.protocols.dealing import FIRST, HELPER, give, take
+from mpcnode.protocols.dealing import FIRST, HELPER, WORD, give, take
 from mpcnode.rounds import Array
 
+_WIDTHS = tuple(map(np.dtype, (np.uint16, np.uint16, np.uint32, np.uint32)))  # by (by - 1) // 8
 
-def wrap_dtype(by: int) -> type[np.unsignedinteger]:
+
+def wrap_dtype(by: int) -> np.dtype[Any]:
     """The narrowest dtype in which the wrap bit of a truncation may be shared: it counts mod 2^by."""
-    return np.uint16 if by <= 16 else np.uint32 if by <= 32 else np.uint64
+    return _WIDTHS[(by - 1) >> 3] if by <= 32 else WORD
 
 
 def dealt_bytes(name: str, by: int) -> int:
     """That the helper deals an element of such a product."""
     whole = {"trunc": 8, "select": 24, "mul": 16, "square": 16}[name]
-    return whole + np.dtype(wrap_dtype(by)).itemsize * (1 if name == "trunc" else 2)
+    return whole + wrap_dtype(by).itemsize * (1 if name == "trunc" else 2)
 
 
 async def select(p: Place, k: int, m: Array, x: Sharing, mask: Array, by: int) -> Array | None:
@@ -43,7 +47,7 @@ async def select(p: Place, k: int, m: Array, x: Sharing, mask: Array, by: int) -
     if p.rank == HELPER:
         await give(p, k, kernels.select_trunc_deal(m, x[0], by, wrap))
         return None
-    word, narrow = (np.uint64, m.shape), (wrap, m.shape)
+    word, narrow = (WORD, m.shape), (wrap, m.shape)
     t, b, beta, beta_t, beta_b = await take(p, k, [word, narrow, word, word, narrow])
     return kernels.select_trunc_share(m, x[0], t, b, beta, beta_t, beta_b, mask, by, first=p.rank == FIRST)
 
@@ -54,7 +58,7 @@ async def mul(p: Place, k: int, x: Sharing, y: Sharing, mask: Array, by: int) ->
     if p.rank == HELPER:
         await give(p, k, kernels.mul_trunc_deal(x[0], y[0], by, wrap))
         return None
-    word, narrow = (np.uint64, mask.shape), (wrap, mask.shape)
+    word, narrow = (WORD, mask.shape), (wrap, mask.shape)
     t, b, t_ly, b_ly = await take(p, k, [word, narrow, word, narrow])
     return kernels.mul_trunc_share(x[0], y[0], y[1], t, b, t_ly, b_ly, mask, by, first=p.rank == FIRST)
 
@@ -65,6 +69,6 @@ async def square(p: Place, k: int, x: Sharing, mask: Array, by: int) -> Array | 
     if p.rank == HELPER:
         await give(p, k, kernels.square_trunc_deal(x[0], by, wrap))
         return None
-    word, narrow = (np.uint64, mask.shape), (wrap, mask.shape)
+    word, narrow = (WORD, mask.shape), (wrap, mask.shape)
     t, b, tt, bt = await take(p, k, [word, narrow, word, narrow])
     return kernels.square_trunc_share(x[0], t, b, tt, bt, mask, by, first=p.rank == FIRST)

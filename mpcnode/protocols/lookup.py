@@ -16,7 +16,7 @@ import numpy as np
 from mpcnode import kernels
 from mpcnode.kernels import U8, U64
 from mpcnode.party import Place
-from mpcnode.protocols.dealing import HELPER, TILE, fresh, give, swap, take, total
+from mpcnode.protocols.dealing import HELPER, TILE, WORD, fresh, give, opened, take
 from mpcnode.rounds import exchange
 
 
@@ -49,11 +49,11 @@ async def onehot(p: Place, tile: int, x: U64, size: int) -> U8:
         await give(p, tile, [kernels.pack_bits(table.reshape(-1).astype(np.uint8))], xor=True)
         await exchange()
         return _bits([mask], size, n)
-    [dealt] = await take(p, tile, [(np.uint64, (kernels.words(many * n),))])
+    [dealt] = await take(p, tile, [(WORD, (kernels.words(many * n),))])
     table = kernels.unpack_bits(dealt, many * n).reshape(many, n)
     turned = (low.astype(np.intp) - np.arange(size)[:, None]) & (many - 1)
     share = kernels.pack_bits(np.take_along_axis(table, turned, 0).reshape(-1)) ^ mask
-    return _bits([total(share, await swap(p, share), xor=True), mask], size, n)
+    return _bits([await opened(p, share, xor=True), mask], size, n)
 
 
 def _bits(planes: list[U64], size: int, n: int) -> U8:

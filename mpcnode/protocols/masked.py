@@ -33,9 +33,11 @@ from mpcnode.protocols.dealing import (
     MASK,
     REVEAL,
     TILE,
+    WORD,
     flat,
     fresh,
     give,
+    opened,
     payee,
     renew,
     swap,
@@ -125,7 +127,7 @@ class Masked(Protocol):
                 out[i] = rest if i == payee(p, 0) else p.common(i, DEALT, np.empty(shape, np.uint64))
             await exchange()
         else:
-            [out[1]] = await take(p, 0, [(np.uint64, shape)])
+            [out[1]] = await take(p, 0, [(WORD, shape)])
             [out[0]] = await exchange((), [p.due(guest, np.uint64, shape)])
         return out
 
@@ -183,9 +185,9 @@ class Masked(Protocol):
                 await give(p, k, [a[0, at] * b[0, at]])
                 await exchange()
                 return
-            [gamma] = await take(p, k, [(np.uint64, mask.shape)])
+            [gamma] = await take(p, k, [(WORD, mask.shape)])
             s = kernels.mul_share(a[0, at], a[1, at], b[0, at], b[1, at], gamma, mask, first=p.rank == FIRST)
-            out[0, at] = total(s, await swap(p, s))
+            await opened(p, s, out[0, at])
 
         await tiled(p, tiles(a.shape[1]), body)
         return out.reshape(x.shape)
@@ -206,7 +208,7 @@ class Masked(Protocol):
             if s is None:
                 await exchange()
             else:
-                out[0, at] = total(s, await swap(p, s))
+                await opened(p, s, out[0, at])
 
         await tiled(p, tiles(out.shape[1]) if cuts is None else cuts, body)
         return out.reshape(shape)
@@ -229,7 +231,7 @@ class Masked(Protocol):
             result[held] = masks[held]
             s = np.zeros(mask.shape, np.uint64)
             if p.rank != HELPER:
-                [s] = await take(p, k, [(np.uint64, mask.shape)])
+                [s] = await take(p, k, [(WORD, mask.shape)])
                 s = s + mask
             for left, right in factors:
                 f.accumulate(s, left(cut), right, negate=False)
@@ -237,7 +239,7 @@ class Masked(Protocol):
                 await give(p, k, [s])
                 await exchange()
             else:
-                result[0] = total(s, await swap(p, s))
+                await opened(p, s, result[0])
 
         await tiled(p, axis_tiles(f.shape, f.axis, f.least), body)
         return out
@@ -258,9 +260,9 @@ class Masked(Protocol):
                 await give(p, k, [kernels.and_deal(m)], xor=True)
                 await exchange()
                 return
-            [products] = await take(p, k, [(np.uint64, (kernels.and_rows(len(xs)), len(mask)))])
+            [products] = await take(p, k, [(WORD, (kernels.and_rows(len(xs)), len(mask)))])
             s = kernels.and_share(m, held[0], products, first=p.rank == FIRST) ^ mask
-            out[0, at] = kernels.unpack_bits(total(s, await swap(p, s), xor=True), n)
+            out[0, at] = kernels.unpack_bits(await opened(p, s, xor=True), n)
 
         await tiled(p, tiles(xs[0].shape[1]), body)
         return out.reshape(bits[0].shape)
@@ -285,14 +287,14 @@ class Masked(Protocol):
                 parts[0] = t
                 await give(p, k, [t, b], shares=parts[1:])
                 for part, mask in zip(parts, masks, strict=True):
-                    part[...] = kernels.trunc_mask(part, mask, by)
+                    kernels.trunc_mask(part, mask, by, part)
                 await exchange()
                 return
-            t, b = await take(p, k, [(np.uint64, c.shape), (wrap, c.shape)])
+            t, b = await take(p, k, [(WORD, c.shape), (wrap, c.shape)])
             mask = fresh(p, np.empty(c.shape, wrap))
-            parts[1] = kernels.trunc_mask(t, mask, by)
+            kernels.trunc_mask(t, mask, by, parts[1])
             v = kernels.trunc_share(c, b, mask)
-            parts[0] = kernels.trunc_open(c, total(v, await swap(p, v)), by, times)
+            kernels.trunc_open(c, await opened(p, v), by, times, parts[0])
 
         await tiled(p, tiles(a.shape[1]), body)
         return out.reshape(x.shape)
@@ -342,7 +344,7 @@ class Masked(Protocol):
                 beta = m.astype(np.uint64)
                 await give(p, k, [beta, beta * x[0]])
                 return None
-            beta, beta_lw = await take(p, k, [(np.uint64, m.shape)] * 2)
+            beta, beta_lw = await take(p, k, [(WORD, m.shape)] * 2)
             return kernels.select_share(m, x[0], x[1], beta, beta_lw, mask, first=p.rank == FIRST)
 
         return await self._opened(p, (len(w), *shape), message, tiles(a.shape[2], a.shape[1]))
@@ -358,9 +360,9 @@ class Masked(Protocol):
                 await give(p, k, [bits[0, at].astype(np.uint64)])
                 await exchange()
                 return
-            [beta] = await take(p, k, [(np.uint64, mask.shape)])
+            [beta] = await take(p, k, [(WORD, mask.shape)])
             o = kernels.inject_share(bits[0, at], beta, mask, first=p.rank == FIRST)
-            out[0, at] = total(o, await swap(p, o))
+            await opened(p, o, out[0, at])
 
         await tiled(p, tiles(bits.shape[1]), body)
         return out.reshape(len(out), *b.shape[1:])
@@ -381,7 +383,7 @@ class Masked(Protocol):
         match op.name:
             case "trunc" | "rescale":
                 by = op.integer("by")
-                return Cost(1, np.dtype(fused.wrap_dtype(by)).itemsize * n, fused.dealt_bytes("trunc", by) * n)
+                return Cost(1, fused.wrap_dtype(by).itemsize * n, fused.dealt_bytes("trunc", by) * n)
             case "mul" | "select" | "square" if "by" in op.attrs:
                 return Cost(1, 8 * n, fused.dealt_bytes(op.name, op.integer("by")) * args[0].size)
             case "mul" | "dot" | "conv" | "inject":

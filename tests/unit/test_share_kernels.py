@@ -42,6 +42,12 @@ def test_share_formulas(setting: None, first: bool) -> None:
                 same("trunc_deal", x[0], by, kind, times)
                 same("trunc_open", x[0], wrap, by, times)
             same("trunc_mask", x[0], wrap, by)
+            for kernel in (native, reference):
+                opened, mask = ring(r, 2, size)[1], x[0].copy()
+                assert kernel.trunc_open(x[0], wrap, by, out=opened) is opened
+                assert kernel.trunc_mask(mask, wrap, by, mask) is mask
+                np.testing.assert_array_equal(opened, reference.trunc_open(x[0], wrap, by))
+                np.testing.assert_array_equal(mask, reference.trunc_mask(x[0], wrap, by))
             same("select_trunc_deal", bits(r, size), x[0], by, kind)
             for terms in (0, 1, 3):
                 rows = [ring(r, terms, size) for _ in range(6)]
@@ -97,6 +103,13 @@ def test_share_formulas_refuse() -> None:
             native.trunc_deal(x, by, np.uint64, times)
         with pytest.raises(ValueError, match="truncation by"):
             native.trunc_open(x, x, by, times)
+    frozen = ring(r, 4)
+    frozen.flags.writeable = False
+    for out in (y, x.astype(np.int64), ring(r, 8)[::2], odd(ring(r, 4)), frozen):
+        with pytest.raises(ValueError, match=r"out: want writable C-contiguous uint64\[4\], got u?int64\[[45]\]"):
+            native.trunc_open(x, x, 18, out=out)
+        with pytest.raises(ValueError, match=r"out: want"):
+            native.trunc_mask(x, x, 18, out)
     with pytest.raises(ValueError, match=r"b: want \[4\], got \[5\]"):
         native.trunc_share(x, y, y)
     with pytest.raises(ValueError, match=r"mask: want uint64\[4\], got uint32\[4\]"):

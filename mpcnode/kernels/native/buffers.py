@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -30,19 +31,29 @@ def words_of(x: U64, shape: tuple[int, ...], name: str) -> Any:
     """A pointer to x: uint64[shape]."""
     if x.shape != shape or x.dtype != WORD:
         raise ValueError(f"{name}: want uint64{list(shape)}, got {x.dtype}{list(x.shape)}")
-    return buffer(x, WORDS)
+    flags = x.flags
+    return from_buffer(WORDS, x if flags.c_contiguous and flags.aligned else x.copy())
 
 
 def bytes_of(x: U8, shape: tuple[int, ...], name: str) -> Any:
     """A pointer to x: uint8[shape]."""
     if x.shape != shape or x.dtype != BYTE:
         raise ValueError(f"{name}: want uint8{list(shape)}, got {x.dtype}{list(x.shape)}")
-    return buffer(x, BYTES)
+    return from_buffer(BYTES, x if x.flags.c_contiguous else x.copy())
 
 
 def made(shape: tuple[int, ...]) -> tuple[U64, Any]:
     """A new uint64 array and a pointer to it."""
     out = np.empty(shape, WORD)
+    return out, from_buffer(WORDS, out)
+
+
+def result(out: U64 | None, shape: tuple[int, ...]) -> tuple[U64, Any]:
+    """What a kernel is to write, new if it is not given, and a pointer to it."""
+    if out is None:
+        return made(shape)
+    if out.shape != shape or out.dtype != WORD or not out.flags.carray:
+        raise ValueError(f"out: want writable C-contiguous uint64{list(shape)}, got {out.dtype}{list(out.shape)}")
     return out, from_buffer(WORDS, out)
 
 
@@ -53,7 +64,9 @@ def several(shape: tuple[int, ...], *kinds: npt.DTypeLike) -> tuple[list[npt.NDA
 
 
 # ---- of truncations --------------------------------------------------------------------------------------------------
+@lru_cache(maxsize=256)
 def check_shift(by: int, wrap: np.dtype[Any], times: int = 1) -> None:
+    """Raise ValueError for what the kernels do not compute.  Cached: what passed once passes again."""
     if not 1 <= by <= 62 or wrap.kind != "u" or by > 8 * wrap.itemsize or not wrap.isnative:
         raise ValueError(f"truncation by {by} bits with the wrap bit in {wrap}")
     if not 1 <= times <= min(MOST_TIMES, 1 << by):

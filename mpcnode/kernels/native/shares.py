@@ -13,6 +13,7 @@ from mpcnode.kernels.native.buffers import (
     lib,
     made,
     narrow_of,
+    result,
     several,
     words_of,
     wraps_of,
@@ -68,19 +69,19 @@ def trunc_share(c: U64, b: Unsigned, mask: Unsigned) -> Unsigned:
     return out
 
 
-def trunc_open(c: U64, v: Unsigned, by: int, times: int = 1) -> U64:
+def trunc_open(c: U64, v: Unsigned, by: int, times: int = 1, out: U64 | None = None) -> U64:
     """The truncation's new masked value, for v the sum of all messages and 1 <= by <= 62:
     (c'·times >> by) - times·2^(62-by) + 2^(64-by)·v with c' = c + 2^62.
     """
-    out, data = made(c.shape)
     check_shift(by, v.dtype, times)
+    out, data = result(out, c.shape)
     lib.mpc_trunc_open(data, words_of(c, c.shape, "c"), wraps_of(v, c.shape, by), out.size, by, times, v.itemsize)
     return out
 
 
-def trunc_mask(t: U64, mask: Unsigned, by: int) -> U64:
-    """A party's part of the truncation's new mask, for t its part of r·times >> by: t + 2^(64-by)·mask."""
-    out, data = made(t.shape)
+def trunc_mask(t: U64, mask: Unsigned, by: int, out: U64 | None = None) -> U64:
+    """A party's part of the truncation's new mask, for t its part of r·times >> by: t + 2^(64-by)·mask; may be t."""
+    out, data = result(out, t.shape)
     lib.mpc_trunc_mask(data, words_of(t, t.shape, "t"), wraps_of(mask, t.shape, by), out.size, by, mask.itemsize)
     return out
 
