@@ -137,6 +137,11 @@ class Intake:
         if self._why is not None:  # before what has come, which is of no use any more
             raise Ended(self._why)
         queue, begun = self._queues[channel], self._unfinished.pop(channel, None)
+        if queue and begun is None and len((piece := queue[0]).data) == piece.nbytes == due.nbytes > 0:
+            queue.popleft()
+            self._accept(channel, piece, due.op, piece.nbytes, 0)
+            self._number[channel] += 1
+            return np.frombuffer(piece.data, due.dtype).reshape(due.shape).copy()
         array, filled = begun if begun is not None else (np.empty(due.shape, due.dtype), 0)
         nbytes, target = array.nbytes, as_bytes(array)
         while True:
@@ -147,20 +152,20 @@ class Intake:
                 self._unfinished[channel] = _Unfinished(array, filled)
                 raise Late
             piece = queue.popleft()
-            self._count(channel, len(piece.data))
-            wrong = self._misfit(piece, channel, due.op, nbytes, filled)
-            if wrong:
-                raise Misfit(f"it sent {wrong}")
+            self._accept(channel, piece, due.op, nbytes, filled)
             target[filled : filled + len(piece.data)] = piece.data
             filled += len(piece.data)
             if filled == nbytes:
                 self._number[channel] += 1
                 return array
 
-    def _count(self, channel: Channel, nbytes: int) -> None:
-        """A piece was taken."""
+    def _accept(self, channel: Channel, piece: Piece, op: int, nbytes: int, filled: int) -> None:
+        """A piece was taken.  Raises Misfit if it is not due."""
         self.taken += 1
-        self._taken_bytes[channel] += nbytes
+        self._taken_bytes[channel] += len(piece.data)
+        wrong = self._misfit(piece, channel, op, nbytes, filled)
+        if wrong:
+            raise Misfit(f"it sent {wrong}")
         if self._wanted and self._has_room():
             self._wanted = False
             with self._room:
@@ -200,6 +205,16 @@ class Link(ABC):
     @abstractmethod
     def flush(self) -> None:
         """Let everything leave that was posted."""
+
+    attendable = False  # any thread can wait for what comes, not only the link's own
+
+    def be_attended(self, attended: bool) -> None:
+        """From now on somebody waits here whenever there is nothing else to do; or does no longer."""
+        return
+
+    def attend(self, patience_s: float) -> bool:
+        """Wait in this thread for something to come or to have left; False if nothing did."""
+        return False
 
     @abstractmethod
     def say_waiting(self, whom: Cause) -> None:
