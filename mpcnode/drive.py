@@ -261,7 +261,8 @@ class Links:
             self.flush()  # the one that is slow may wait for another one, and that one for what is still here
             self._missing(send.peer, "it takes in nothing")
             raise
-        self._found()
+        if self._wait is not None:
+            self._found()
 
     def flush(self) -> None:
         """Let everything leave that was posted."""
@@ -279,7 +280,8 @@ class Links:
             raise
         except Misfit as error:
             raise LinkError(intake.peer, self.where, f"{error}") from None
-        self._found()
+        if self._wait is not None:
+            self._found()
         return array
 
     @property
@@ -303,8 +305,6 @@ class Links:
 
     def _found(self) -> None:
         """What was missing is here."""
-        if self._wait is None:
-            return
         with self._waiting:
             self._account()
             self._wait = None

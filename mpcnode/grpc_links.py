@@ -31,6 +31,7 @@ BATCH_BYTES = 1 << 19  # of small arrays, before they leave without being told t
 MAX_SMALL = 1 << 14  # bytes of a frame without arrays
 MAX_CAUSE = 4096  # characters
 CANCEL_S = 1.0  # for a stream that was cut to be gone
+_DEAL = int(Channel.DEAL)
 
 
 class GrpcLink(Link):
@@ -185,7 +186,7 @@ class GrpcLink(Link):
         return True
 
     def _feed(self, piece: Piece) -> None:
-        while piece.channel == Channel.DEAL and not self.intake.room(1.0):
+        while piece.channel == _DEAL and not self.intake.room(1.0):
             if self._closed:
                 return
         self.intake.feed(piece)
