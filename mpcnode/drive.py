@@ -6,7 +6,7 @@ Who waits for a peer for long says so to all others.  So when A waits for B, and
 from __future__ import annotations
 
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from threading import Event, Lock
@@ -18,6 +18,9 @@ from mpcnode.links import Cause, Channel, Ended, Late, Link, Misfit
 from mpcnode.rounds import Array, Exchange, Kernel, Recv, Send, When
 
 T = TypeVar("T")
+
+AHEAD_S = 0.002  # that a party which waits for nobody keeps small arrays back, to send them together
+MOMENT_S = 0.02  # that a thread waits for a link before it looks around
 
 
 class Traffic:
@@ -32,17 +35,18 @@ class Traffic:
 
     def count(self, what: Exchange) -> None:
         """Take note of a stop."""
-        for send in what.send:
-            self.sent_bytes[send.peer] += send.array.nbytes
-            self.op_sent_bytes[send.op] += send.array.nbytes
-        if what.when is When.DEAL:
-            return
-        self._ops.update(send.op for send in what.send)
+        ops, dealt = self._ops, what.when is When.DEAL
+        for peer, array, op in what.send:
+            self.sent_bytes[peer] += array.nbytes
+            self.op_sent_bytes[op] += array.nbytes
+            if not dealt:
+                ops.add(op)
         if what.when is When.ROUND:
-            self._ops.update(recv.op for recv in what.recv)
-            for op in self._ops:
+            for recv in what.recv:
+                ops.add(recv.op)
+            for op in ops:
                 self.op_rounds[op] += 1
-            self._ops.clear()
+            ops.clear()
             self.rounds += 1
 
 
@@ -61,12 +65,11 @@ class Drive(Generic[T]):
 
     def __init__(self, coroutine: Kernel[T], links: Links, traffic: Traffic) -> None:
         self._coroutine, self._links, self._traffic = coroutine, links, traffic
-        self._running = Lock()  # held by who steps the coroutine, which guards the six below
-        self._channel = Channel.ROUND
-        self._to_send: deque[Send] = deque()
-        self._when = When.POST
-        self._due: deque[Recv] = deque()
+        self._running = Lock()  # held by who steps the coroutine, which guards the five below
+        self._what = Exchange((), (), When.POST)  # the stop
+        self._sent = 0  # of its arrays
         self._got: list[Array] | None = None
+        self._flushed = 0.0  # when everything left last, of time.monotonic()
         self._result: list[T] = []
         self._error: BaseException | None = None
         self._news = False
@@ -77,11 +80,13 @@ class Drive(Generic[T]):
         """The result."""
         try:
             self._links.listen(self._hear)
-            self._go_on()
+            attending = self._go_on(stay=True)
             while not self._over:
-                self._wake.wait(self._links.patience_s())
-                self._wake.clear()
-                self._go_on()
+                patience_s = self._links.patience_s()
+                if not attending:
+                    self._wake.wait(patience_s)
+                    self._wake.clear()
+                attending = self._go_on(stay=True)
         finally:
             self._links.listen(None)
             with self._running:
@@ -94,49 +99,56 @@ class Drive(Generic[T]):
     def _hear(self, may_run: bool) -> None:
         """Something came, or can be posted again, or all is over."""
         if may_run:
-            self._go_on()
+            self._go_on(stay=False)
         else:
             self._news = True
             self._wake.set()
 
-    def _go_on(self) -> None:
-        """Step the coroutine as far as it goes, unless somebody does already: they will look again."""
+    def _go_on(self, *, stay: bool) -> bool:
+        """Step the coroutine as far as it goes, unless somebody does already: they will look again.  Where any thread
+        can wait for what is missing this one does, for a moment; then it leaves that to who stays, who is told True.
+        """
+        attending = False
         self._news = True
         while self._news and self._running.acquire(blocking=False):
             try:
-                self._news = False
+                self._news = attending = False
                 if not self._over:
                     self._step()
             except Late:
-                pass
+                if self._links.attendable:
+                    self._news, attending = self._links.attend() or self._news, True
             except BaseException as error:  # noqa: BLE001  for who called `finish`
                 self._error, self._over = error, True
             finally:
                 self._running.release()
-        if self._over:
+        if self._over or (attending and not stay):
             self._wake.set()
+        return attending
 
     def _step(self) -> None:
         """Raises Late when something is missing, and what the coroutine and the links raise."""
+        links = self._links
         while True:
-            while self._to_send:
-                self._links.post(self._channel, self._to_send[0])
-                self._to_send.popleft()
-            if self._when is When.ROUND:
-                self._links.flush()
-            while self._due:
-                array = self._links.take(self._channel, self._due[0])
-                self._due.popleft()
+            send, recv, when = self._what
+            channel = Channel.DEAL if when is When.DEAL else Channel.ROUND
+            while self._sent < len(send):
+                links.post(channel, send[self._sent])
+                self._sent += 1
+            if when is When.ROUND and (recv or time.monotonic() >= self._flushed + AHEAD_S):
+                links.flush()
+                self._flushed = time.monotonic()
+            if recv:
                 assert self._got is not None
-                self._got.append(array)
+                while len(self._got) < len(recv):
+                    self._got.append(links.take(channel, recv[len(self._got)]))
             try:
-                what = self._coroutine.send(self._got)
+                self._what = what = self._coroutine.send(self._got)
             except StopIteration as stop:
                 self._result, self._over = [stop.value], True
                 return
+            self._sent, self._got = 0, []
             self._traffic.count(what)
-            self._channel = Channel.DEAL if what.when is When.DEAL else Channel.ROUND
-            self._to_send, self._when, self._due, self._got = deque(what.send), what.when, deque(what.recv), []
 
 
 class _Wait(NamedTuple):
@@ -222,8 +234,12 @@ class Links:
         self._news(False)
 
     def listen(self, listener: Callable[[bool], None] | None) -> None:
-        """Have `listener` called for all news (see Link.watch) of any link, and when all is over."""
+        """Have `listener` called for all news (see Link.watch) of any link, and when all is over.  It sees to it that
+        those are attended to that can be.
+        """
         self._listener = listener
+        for link in self._links.values():
+            link.be_attended(listener is not None)
 
     def _news(self, may_run: bool) -> None:
         listener = self._listener
@@ -245,7 +261,8 @@ class Links:
             self.flush()  # the one that is slow may wait for another one, and that one for what is still here
             self._missing(send.peer, "it takes in nothing")
             raise
-        self._found()
+        if self._wait is not None:
+            self._found()
 
     def flush(self) -> None:
         """Let everything leave that was posted."""
@@ -263,8 +280,20 @@ class Links:
             raise
         except Misfit as error:
             raise LinkError(intake.peer, self.where, f"{error}") from None
-        self._found()
+        if self._wait is not None:
+            self._found()
         return array
+
+    @property
+    def attendable(self) -> bool:
+        """Any thread can wait for whom this party cannot go on without, not only that link's own."""
+        wait = self._wait
+        return wait is not None and self._links[wait.rank].attendable
+
+    def attend(self) -> bool:
+        """Wait for them for a moment, in this thread; True if something came."""
+        wait = self._wait
+        return wait is not None and self._links[wait.rank].attend(MOMENT_S)
 
     def _missing(self, rank: int, complaint: str) -> None:
         """This party cannot go on without `rank`."""
@@ -276,8 +305,6 @@ class Links:
 
     def _found(self) -> None:
         """What was missing is here."""
-        if self._wait is None:
-            return
         with self._waiting:
             self._account()
             self._wait = None

@@ -31,6 +31,7 @@ BATCH_BYTES = 1 << 19  # of small arrays, before they leave without being told t
 MAX_SMALL = 1 << 14  # bytes of a frame without arrays
 MAX_CAUSE = 4096  # characters
 CANCEL_S = 1.0  # for a stream that was cut to be gone
+_DEAL = int(Channel.DEAL)
 
 
 class GrpcLink(Link):
@@ -38,7 +39,7 @@ class GrpcLink(Link):
 
     def __init__(self, peer: str, stream: Stream) -> None:
         super().__init__(Intake(peer))
-        self.outbox, self._stream = stream.outbox, stream
+        self.outbox, self._stream, self.attendable = stream.outbox, stream, stream.attendable
         self._sent = dict.fromkeys(Channel, 0)
         self._batch: list[Piece] = []  # small arrays that wait for company
         self._batch_bytes = 0
@@ -66,16 +67,15 @@ class GrpcLink(Link):
     def post(self, channel: Channel, op: int, array: Array) -> None:
         if not self.outbox.room():
             raise Late
-        data = as_bytes(array)
-        number = self._sent[channel]
+        number, nbytes = self._sent[channel], array.nbytes
         self._sent[channel] += 1
-        if len(data) >= ALONE_BYTES:
+        if nbytes >= ALONE_BYTES:
             self.flush()
-            for piece in frames.cut(channel, op, number, data):
+            for piece in frames.cut(channel, op, number, as_bytes(array)):
                 self.outbox.put(frames.write([piece]))
             return
-        self._batch.append(Piece(channel, op, number, len(data), bytes(data)))
-        self._batch_bytes += len(data) + PIECE_BYTES
+        self._batch.append(Piece(channel, op, number, nbytes, array.tobytes()))
+        self._batch_bytes += nbytes + PIECE_BYTES
         if self._batch_bytes >= BATCH_BYTES:
             self.flush()
 
@@ -83,6 +83,12 @@ class GrpcLink(Link):
         if self._batch:
             self.outbox.put(self._batch)
             self._batch, self._batch_bytes = [], 0
+
+    def be_attended(self, attended: bool) -> None:
+        self._stream.attended = attended
+
+    def attend(self, patience_s: float) -> bool:
+        return self._stream.attend(patience_s)
 
     def say_waiting(self, whom: Cause) -> None:
         waiting = peer_pb2.Waiting(peer=whom.peer, where=whom.where[:MAX_CAUSE])
@@ -180,7 +186,7 @@ class GrpcLink(Link):
         return True
 
     def _feed(self, piece: Piece) -> None:
-        while piece.channel == Channel.DEAL and not self.intake.room(1.0):
+        while piece.channel == _DEAL and not self.intake.room(1.0):
             if self._closed:
                 return
         self.intake.feed(piece)

@@ -13,12 +13,13 @@ pyproject.toml admits the versions of grpcio that it was tested with.
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from threading import Lock
-from typing import Any, cast
+from threading import Lock, RLock
+from typing import Any, ClassVar, cast
 
 import grpc
 from grpc import _common
@@ -28,55 +29,116 @@ from mpcnode.outbox import Outbox
 
 POLL_S = 1.0  # events come at once all the same
 REASON_S = 0.2  # for the reason of an end to follow it
+IDLE_S = 0.1  # that a server's thread waits before it looks whether there are streams
+REST_S = 0.005  # between two looks of a thread that lets another one wait
+GLANCE_S = 0.001  # for what is on its way to a thread that nobody waits for
 FLAGS = 0
 OK = 0  # GRPC_CALL_OK
 WAIT_FOR_READY = 1 << 5  # GRPC_INITIAL_METADATA_WAIT_FOR_READY
 
 
+class _Waiting:
+    """How many threads of this process wait in gRPC for a stream, and how many streams there are."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self.threads = self.streams = 0
+
+    def add(self, threads: int = 0, streams: int = 0) -> None:
+        with self._lock:
+            self.threads += threads
+            self.streams += streams
+
+
+_waiting = _Waiting()
+
+
 class Stream(ABC):
-    """One end.  `run` is the work of its thread; any thread may write to `outbox` and `cancel`.
+    """One end.  `run` is the work of its thread; any thread may write to `outbox`, `attend` and `cancel`.
 
     Operations of gRPC that are under way have tags: "frame" receives one, "sent" sends one, "end" waits for the other
     end's, "hello" and "bye" begin and end this one.
     """
 
+    attendable: ClassVar[bool]
+
     def __init__(self) -> None:
         self.outbox = Outbox(self._write, self._finish)
+        self._attended = False
         self._lock = Lock()  # guards _under_way
         self._under_way = 0  # operations
-        self._over = False  # the peer sends nothing more
+        self._turning = RLock()  # held by who waits for an event and handles it; guards all below
+        self._over = self._told = False  # the peer sends nothing more; and who runs this knows
         self._why: str | None = None  # there is nothing more to learn about that
+        self._reading = True
+        self._receive: Callable[[bytes], bool]
+        self._tell: Callable[[str], None]
+        self._room: Callable[[], None]
 
     def run(self, receive: Callable[[bytes], bool], over: Callable[[str], None], room: Callable[[], None]) -> None:
         """Hand every frame to `receive`, as long as that returns True, and call `over` once when no more come, with the
         reason, or "" if the peer just ended.  Goes on until all has left that is put into the outbox, and that is
         closed.  `room` is called when the outbox, which was full, has room again.
+
+        All three are called in whichever thread is here or in `attend`, one at a time.
         """
-        reading, told = True, False
+        self._receive, self._tell, self._room = receive, over, room
         while self._under_way:
-            event = self._next(REASON_S if self._over and not told else POLL_S)
-            if event is not None:
-                with self._lock:
-                    self._under_way -= 1
-                if event.tag == "frame":
-                    frame = event.batch_operations[0].message() if event.success else None
-                    if frame is None:
-                        self._over = True
-                    else:
-                        reading = reading and receive(frame)
-                        self._begin("frame", cygrpc.ReceiveMessageOperation(FLAGS))
-                elif event.tag == "sent":
-                    if not event.success:
-                        self.outbox.fail()
-                    elif self.outbox.sent():
-                        room()
-                elif event.tag == "end":
-                    self._over, self._why = True, self._reason(event)
-            if self._over and not told and (event is None or self._why is not None):
-                told = True
-                if reading:
-                    over(self._why or "")
+            self._watch()
         self.outbox.fail()
+
+    @property
+    def attended(self) -> bool:
+        """Somebody attends to this whenever there is nothing else to do: let them wait."""
+        return self._attended
+
+    @attended.setter
+    def attended(self, attended: bool) -> None:
+        _waiting.add(streams=attended - self._attended)
+        self._attended = attended
+
+    @abstractmethod
+    def _watch(self) -> None:
+        """Handle what comes, for a while."""
+
+    @abstractmethod
+    def attend(self, patience_s: float) -> bool:
+        """Wait for something to come, or to have left, and handle it in this thread; False if nothing did.  Of an end
+        that is `attendable`.
+        """
+
+    def _turn(self, patience_s: float) -> bool:
+        """Wait for the end of one operation and handle it; False if that takes longer."""
+        _waiting.add(threads=1)
+        try:
+            event = self._next(min(patience_s, REASON_S) if self._over and not self._told else patience_s)
+        finally:
+            _waiting.add(threads=-1)
+        if event is not None:
+            with self._lock:
+                self._under_way -= 1
+            self._handle(event)
+        if self._over and not self._told and (event is None or self._why is not None):
+            self._told = True
+            if self._reading:
+                self._tell(self._why or "")
+        return event is not None
+
+    def _handle(self, event: Any) -> None:
+        if event.tag == "frame":
+            frame = event.batch_operations[0].message() if event.success else None
+            if frame is None:
+                self._over = True
+            else:
+                self._begin("frame", cygrpc.ReceiveMessageOperation(FLAGS))
+                self._reading = self._reading and self._receive(frame)
+        elif event.tag == "sent":
+            if not event.success:
+                self.outbox.fail()
+            elif self.outbox.sent():
+                self._room()
+        elif event.tag == "end":
+            self._over, self._why = True, self._reason(event)
 
     def _begin(self, tag: str, operation: Any) -> None:
         """Start an operation.  It counts once it has begun: whoever waited for one that the call, being over, refuses
@@ -113,6 +175,8 @@ class Stream(ABC):
 class ClientStream(Stream):
     """The end that dialled; it waits for the other end to be there."""
 
+    attendable = False  # gRPC's wait for a client's events knows no deadline
+
     def __init__(self, channel: grpc.Channel, method: str) -> None:
         super().__init__()
         begin = (
@@ -134,6 +198,13 @@ class ClientStream(Stream):
 
     def _operate(self, tag: str, operation: Any) -> bool:
         return self._why is None and bool(self._call.operate((operation,), tag))
+
+    def _watch(self) -> None:
+        with self._turning:
+            self._turn(POLL_S)
+
+    def attend(self, patience_s: float) -> bool:
+        return False
 
     def _next(self, patience_s: float) -> Any:
         return self._call.next_event()  # "end" comes in any case
@@ -157,10 +228,13 @@ class ClientStream(Stream):
 class ServerStream(Stream):
     """The end that was dialled."""
 
+    attendable = True
+
     def __init__(self, call: Any, queue: Any) -> None:
         super().__init__()
         self._call, self._queue = call, queue
         self._status = cygrpc.StatusCode.ok, b""
+        self._last = 0.0  # when a thread attended last, of time.monotonic()
         self._begin("hello", cygrpc.SendInitialMetadataOperation(None, FLAGS))
         self._begin("end", cygrpc.ReceiveCloseOnServerOperation(FLAGS))
         self._begin("frame", cygrpc.ReceiveMessageOperation(FLAGS))
@@ -180,6 +254,28 @@ class ServerStream(Stream):
     def _finish(self) -> None:
         self._begin("bye", cygrpc.SendStatusFromServerOperation(None, *self._status, FLAGS))
 
+    def _watch(self) -> None:
+        if not self.attended:
+            with self._turning:
+                self._turn(POLL_S)
+            return
+        if time.monotonic() > self._last + REST_S and self._turning.acquire(blocking=False):
+            try:
+                while self._under_way and self._turn(0.0 if _waiting.threads else GLANCE_S):
+                    pass
+            finally:
+                self._turning.release()
+        time.sleep(REST_S)
+
+    def attend(self, patience_s: float) -> bool:
+        if not self._turning.acquire(timeout=patience_s):
+            return False
+        try:
+            return self._under_way > 0 and self._turn(patience_s)
+        finally:
+            self._last = time.monotonic()
+            self._turning.release()
+
     def _operate(self, tag: str, operation: Any) -> bool:
         return bool(self._call.start_server_batch((operation,), tag) == OK)
 
@@ -191,13 +287,33 @@ class ServerStream(Stream):
         return "the connection broke" if event.batch_operations[0].cancelled() else ""
 
 
+class _Queue(cygrpc.CompletionQueue):  # type: ignore[misc]
+    """The queue of a server's own thread, which lets those of streams wait: of several threads that wait in gRPC, one
+    reads what comes for all and wakes the others, and a message that is read by the wrong one costs twice as much.
+    """
+
+    def poll(self, deadline: float | None = None) -> Any:
+        """As of cygrpc.CompletionQueue; the deadline is of time.time()."""
+        while True:
+            until = min(deadline or math.inf, time.time() + (0.0 if _waiting.streams else IDLE_S))
+            event = super().poll(until)
+            if event.completion_type != cygrpc.CompletionType.queue_timeout:
+                return event
+            if deadline is not None and time.time() >= deadline:
+                return event
+            if _waiting.streams:
+                time.sleep(REST_S)
+
+
 class Listener:
     """Accepts streams of one method at a server of grpcio's, beside what that serves itself."""
 
     def __init__(self, server: grpc.Server, method: str, accept: Callable[[ServerStream], object]) -> None:
         """accept: is called in the server's own thread, so it must not wait.  Before the server starts."""
         inner = cast(Any, server)
-        self._server, self._queue = inner._state.server, inner._state.completion_queue
+        self._server, self._queue = inner._state.server, _Queue()
+        self._server.register_completion_queue(self._queue)
+        inner._state.completion_queue = self._queue
         self._method, self._accept = method, accept
         self._server.register_method(method)
 

@@ -24,6 +24,8 @@ from mpcnode.wire import peer_pb2
 class Wire:
     """A stream whose other end is this test, and the link on it: `say` sends the link a frame."""
 
+    attendable = attended = False
+
     def __init__(self) -> None:
         self._frames: SimpleQueue[bytes | str] = SimpleQueue()
         self.why: SimpleQueue[Cause | str] = SimpleQueue()
@@ -59,6 +61,35 @@ class Wire:
         while self.outbox._writing:
             self.outbox.sent()
         return self.written
+
+
+class OpenWire(Wire):
+    """Of a stream that any thread can wait for: its own does so only as long as nobody attends."""
+
+    attendable = True
+
+    def run(self, receive: Callable[[bytes], bool], over: Callable[[str], None], room: Callable[[], None]) -> None:
+        self._receive = receive
+        while True:
+            if self.attended:
+                time.sleep(0.001)
+                continue
+            try:
+                frame = self._frames.get(timeout=0.01)
+            except Empty:
+                continue
+            if isinstance(frame, str):
+                return over(frame)
+            receive(frame)
+
+    def attend(self, patience_s: float) -> bool:
+        try:
+            frame = self._frames.get(timeout=patience_s)
+        except Empty:
+            return False
+        assert isinstance(frame, bytes)
+        self._receive(frame)
+        return True
 
 
 def soon(intake: Intake, channel: Channel, due: Recv) -> Array:
@@ -251,13 +282,13 @@ def test_greetings_that_differ_are_refused(change: dict[str, Any], why: str) -> 
 
 
 # ---- who goes on with the computation --------------------------------------------------------------------------------
-def run_on(wire: Wire, kernel: Any) -> SimpleQueue[Any]:
+def run_on(wire: Wire, kernel: Any, deadline_s: float = 5.0) -> SimpleQueue[Any]:
     """Run a kernel over the wire's link, in a thread of its own; where its result, or the error's cause, will be."""
     outcome: SimpleQueue[Any] = SimpleQueue()
 
     def party() -> None:
         try:
-            with Links("a", lambda number: f"%{number}", 5.0) as links:
+            with Links("a", lambda number: f"%{number}", deadline_s) as links:
                 links.add(1, wire.link)
                 outcome.put(drive(kernel, links, Traffic()))
         except Ended as ended:
@@ -281,6 +312,27 @@ def test_the_thread_that_brings_what_is_missing_goes_on(wire: Wire) -> None:
         outcome.get(timeout=0.05)
     wire.say(PART, peer_pb2.Frame(farewell=peer_pb2.Farewell()))
     assert outcome.get(timeout=5) == ["the attempt", "from b"]
+
+
+def test_who_computes_waits_where_any_thread_can() -> None:
+    wire = OpenWire()
+    outcome = run_on(wire, names())
+    wire.say(HELLO)
+    with pytest.raises(Empty):
+        outcome.get(timeout=0.05)
+    assert wire.attended
+    wire.say(PART, peer_pb2.Frame(farewell=peer_pb2.Farewell()))
+    assert outcome.get(timeout=5) == ["the attempt", "the attempt"]
+    assert not wire.attended
+    wire.hang_up()
+
+
+def test_an_attended_link_keeps_the_deadline() -> None:
+    wire = OpenWire()
+    outcome = run_on(wire, names(), deadline_s=0.1)
+    wire.say(HELLO)
+    assert "nothing came for 0.1 s" in outcome.get(timeout=5).text
+    wire.hang_up()
 
 
 def test_an_error_on_the_way_reaches_who_started_it(wire: Wire) -> None:
