@@ -10,17 +10,21 @@ from __future__ import annotations
 import heapq
 import types
 import typing
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mpcnode.graph import Graph, Kind, Op
+from mpcnode.kernels.memory import WATCHER
 from mpcnode.matching import joins, match_rows
 from mpcnode.ops import Local, constant, interactive, local
 from mpcnode.party import Party, Place
 from mpcnode.protocols import Protocol
 from mpcnode.rounds import Array, Exchange, Finished, Inbox, Kernel, Lockstep, When, going_on
+from mpcnode.tape import Tapes
+
+ONCE = ("input", "load", "store", "reveal")  # ops of which owners and recipients hear
 
 
 class Hooks:
@@ -95,6 +99,7 @@ class Plan:
         for o in graph.outputs:
             self.uses[o] += 1
         self.end = start
+        self.taped = not self.bodies and not any(op.name in ONCE for op in graph.ops)
         self.counted: set[int] = set()  # loops of which an iteration is a step
         self.steps = sum(self._steps(i) for i in self.bodies)
 
@@ -130,7 +135,7 @@ def _wrapping(op: Op, kernel: Local | None) -> Local | None:
 
     def quiet(rules: Protocol, p: Place, *args: Array) -> Array:
         with np.errstate(over="ignore"):
-            return np.asarray(kernel(rules, p, *args))
+            return np.asanyarray(kernel(rules, p, *args))
 
     return quiet
 
@@ -237,9 +242,9 @@ class _Frame:
     def watched(self, i: int, kernel: Local, here: Place) -> Array:
         """A local op's value, whose hooks hear of it."""
         run, plan = self.run, self.plan
-        run.hooks.enter(plan.numbers[i], plan.graph.ops[i])
+        _tell(run.hooks.enter, plan.numbers[i], plan.graph.ops[i])
         value = kernel(run.protocol, here, *map(self.values.__getitem__, plan.args[i]))
-        run.hooks.leave(plan.numbers[i])
+        _tell(run.hooks.leave, plan.numbers[i])
         return value
 
     def begin(self, i: int, counting: bool) -> Kernel[Any]:
@@ -275,21 +280,30 @@ class _Frame:
 def _watched(hooks: Hooks, number: int, op: Op, kernel: Kernel[Any]) -> Generator[Exchange, Inbox, Any]:
     """A kernel whose hooks hear when it works, and when it rests until a round is over."""
     got: Inbox | None = None
-    hooks.enter(number, op)
+    _tell(hooks.enter, number, op)
     try:
         while True:
             what = kernel.send(got)
             if what.when is When.ROUND:
-                hooks.leave(number)
+                _tell(hooks.leave, number)
                 got = yield what
-                hooks.enter(number, op)
+                _tell(hooks.enter, number, op)
             else:
                 got = yield what
     except StopIteration as stop:
-        hooks.leave(number)
+        _tell(hooks.leave, number)
         return stop.value
     finally:
         kernel.close()
+
+
+def _tell(hook: Callable[..., None], *args: Any) -> None:
+    """Have a hook hear of this, and whenever a tape does it again."""
+    watcher = WATCHER.get()
+    if watcher is None:
+        hook(*args)
+    else:
+        watcher.done(hook, *args)
 
 
 async def _once(run: Run, p: Place, plan: Plan, op: Op, args: Sequence[Any]) -> Array:
@@ -349,10 +363,18 @@ async def _loop(run: Run, plan: Plan, i: int, args: Sequence[Array], step: int, 
     stacks: list[Any] = [None] * len(out_lead)
     counted = counting and i in plan.counted
     inside = counting and not counted
+    tapes = _tapes(run, body)
+
+    def sweep(params: Sequence[Array], number: int) -> Kernel[list[Array]]:
+        def watched(params: Sequence[Array]) -> Kernel[list[Array]]:
+            return typing.cast("Kernel[list[Array]]", _sweep(run, body, params, number, inside))
+
+        return watched(params) if tapes is None else tapes.sweep(watched, consts, params, number)
+
     for turn in range(length):
         at = length - 1 - turn if reverse else turn
         slices = [x[(*front, at, ...)] for x, front in zip(scanned, lead, strict=True)]
-        outputs = await _sweep(run, body, [*fixed, *carry, *slices], step * length + turn, inside)
+        outputs = await sweep([*fixed, *carry, *slices], step * length + turn)
         carry = outputs[:carried]
         for k, (y, n) in enumerate(zip(outputs[carried:], out_lead, strict=True)):
             if stacks[k] is None:
@@ -361,4 +383,12 @@ async def _loop(run: Run, plan: Plan, i: int, args: Sequence[Array], step: int, 
         if counted:
             run.progress[0] += 1
             run.hooks.step(run.progress[0], run.progress[1])
+    if tapes is not None:
+        carry = [np.array(y) for y in carry]  # no tape's any more
     return [*carry, *stacks]
+
+
+def _tapes(run: Run, body: Plan) -> Tapes | None:
+    if run.observed or not body.taped:
+        return None
+    return Tapes(run.protocol.period(run.party.computing))

@@ -15,6 +15,7 @@ import numpy as np
 
 from mpcnode import kernels
 from mpcnode.graph import TOP, Kind, Op
+from mpcnode.kernels import memory
 from mpcnode.optable import window_of
 from mpcnode.party import Place
 from mpcnode.protocols import Bilinear, Protocol
@@ -95,7 +96,7 @@ def _rev(op: Op, defs: Ops) -> Local:
 
 def _take(op: Op, defs: Ops) -> Local:
     axis = _lead(defs[0]) + op.integer("axis")
-    return lambda rules, p, x, indices: np.take(x, indices.view(np.int64), axis=axis)
+    return lambda rules, p, x, indices: memory.take(x, indices.view(np.int64), axis)
 
 
 def _corner(op: Op, block: Sequence[int]) -> Callable[[Array], tuple[slice, ...]]:
@@ -118,7 +119,7 @@ def _dynamic_update(op: Op, defs: Ops) -> Local:
     corner = _corner(defs[0], defs[1].type.shape)
 
     def kernel(rules: Protocol, p: Place, x: Array, block: Array, starts: Array) -> Array:
-        out = np.array(x)
+        out = memory.copy(x)
         out[corner(starts)] = block
         return out
 
@@ -130,7 +131,7 @@ def _lift(op: Op, defs: Ops) -> Local:
 
     def kernel(rules: Protocol, p: Place, x: Array) -> Array:
         public = (x & np.uint64(1)).astype(np.uint8) if kind is Kind.BIT else x
-        nothing = np.zeros((rules.parts(p, kind), *public.shape), public.dtype)
+        nothing = memory.zeros((rules.parts(p, kind), *public.shape), public.dtype)
         return rules.add_public(p, nothing, public)
 
     return kernel

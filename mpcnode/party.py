@@ -15,10 +15,12 @@ import numpy.typing as npt
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from mpcnode.kernels.memory import WATCHER
 from mpcnode.kernels.prg import Prg
 from mpcnode.rounds import Array, Recv, Send
 
 SEED_BYTES = 32
+STEP_BYTES = 5  # of an address of randomness
 
 
 def pair_key(low_seed: bytes, high_seed: bytes, *, job: str, attempt: int, low: str, high: str) -> bytes:
@@ -80,8 +82,14 @@ class Place:
         numpy scalar or a strided view would be copied, and its owner would go on without a mask.
         """
         if not self._address:  # 5 + 4 + 2 bytes, and 1 of purpose
-            self._address = self.step.to_bytes(5, "big") + self.op.to_bytes(4, "big") + self._tile.to_bytes(2, "big")
-        return self.party.fill[peer](self._address + purpose.to_bytes(1, "big"), out)
+            self._address = (
+                self.step.to_bytes(STEP_BYTES, "big") + self.op.to_bytes(4, "big") + self._tile.to_bytes(2, "big")
+            )
+        address, fill = self._address + purpose.to_bytes(1, "big"), self.party.fill[peer]
+        watcher = WATCHER.get()
+        if watcher is not None:
+            watcher.drawn(fill, self.step, address, out)
+        return fill(address, out)
 
     def to(self, peer: int, array: Array) -> Send:
         return Send(peer, array, self.op)

@@ -19,6 +19,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mpcnode.kernels import memory
 from mpcnode.window import Window
 
 Offsets: TypeAlias = npt.NDArray[np.int64]
@@ -68,7 +69,7 @@ class Product(NamedTuple):
 def padded(x: npt.NDArray[np.uint64], window: Window) -> npt.NDArray[np.uint64]:
     """x [groups, images, *space, channels] with the zeros that the window prescribes around and between."""
     space = x.shape[2:-1]
-    out = np.zeros((*x.shape[:2], *window.padded(space), x.shape[-1]), x.dtype)
+    out = memory.zeros((*x.shape[:2], *window.padded(space), x.shape[-1]), x.dtype)
     whole = slice(None)
     source, target = [whole, whole], [whole, whole]
     for n, length, low, between in zip(space, out.shape[2:-1], window.low, window.base_dilation, strict=True):

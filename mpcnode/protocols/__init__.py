@@ -76,6 +76,10 @@ class Protocol(ABC):
     def check_size(self, size: int) -> None:
         """Raise ValueError when that many parties cannot run this protocol."""
 
+    def period(self, size: int) -> int:
+        """Iterations of a loop that are so many apart do the same, but for fresh randomness."""
+        return 1
+
     @abstractmethod
     def add_public(self, p: Place, x: Sharing, c: Array) -> Sharing:
         """x + c for ring elements (uint64), x ^ c for bits (uint8)."""

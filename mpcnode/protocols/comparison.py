@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mpcnode import kernels
-from mpcnode.kernels import CHUNK, U64
+from mpcnode.kernels import CHUNK, U64, memory
 from mpcnode.party import Place
 from mpcnode.protocols.dealing import FIRST, HELPER, LEVEL, TILE, WORD, fresh, give, opened, take
 from mpcnode.rounds import exchange
@@ -184,7 +184,7 @@ def _next(level: Level, rows: U64, opened: U64) -> U64:
 
 def _mask(p: Place, level: int, rows: int, words: int) -> U64:
     """What this party knows of the masks of a level's opened rows; 0: the leaves'."""
-    return fresh(p, np.empty((rows, words), np.uint64), LEVEL + level, xor=True)
+    return fresh(p, memory.empty((rows, words), np.uint64), LEVEL + level, xor=True)
 
 
 def _side_by_side(rows: list[U64], n: int) -> U64:
@@ -195,7 +195,7 @@ def _side_by_side(rows: list[U64], n: int) -> U64:
     if n % 64:
         bits = np.unpackbits(planes.astype("<u8", copy=False).view(np.uint8), axis=-1, count=n, bitorder="little")
         packed = np.packbits(bits.reshape(len(planes), -1), axis=-1, bitorder="little")
-        whole = np.zeros((len(planes), 8 * kernels.words(len(rows) * n)), np.uint8)
+        whole = memory.zeros((len(planes), 8 * kernels.words(len(rows) * n)), np.uint8)
         whole[:, : packed.shape[1]] = packed
         planes = whole.view("<u8").astype(np.uint64, copy=False)
     return planes.reshape(len(planes), -1)
@@ -215,7 +215,10 @@ async def _deal_sign(p: Place, tile: int, t: Tree, rho: U64, words: int) -> U64:
     """The helper deals the leaves' monomials and λ's top bit, and every gate's products, on planes of so many words; it
     ends as many rounds as the evaluators.
     """
-    leaves, products = np.empty((t.leaves + 1, rho.shape[1]), np.uint64), np.empty((t.products, words), np.uint64)
+    leaves, products = (
+        memory.empty((t.leaves + 1, rho.shape[1]), np.uint64),
+        memory.empty((t.products, words), np.uint64),
+    )
     leaves[:-1] = kernels.leaf_deal(rho[:-1], t.chunk)
     leaves[-1] = rho[-1]
     rows = _mask(p, 0, t.opened, words)
@@ -250,7 +253,7 @@ async def _evaluate_sign(p: Place, tile: int, t: Tree, cuts: list[U64], n: int) 
     m = await opened(p, share, xor=True)
     for i, level in enumerate(t.levels):
         opened_mask = _mask(p, 1 + i, level.opened, words)
-        share = np.empty((level.opened, words), np.uint64)
+        share = memory.empty((level.opened, words), np.uint64)
         for g in level.gates:
             share[g.outputs] = _gate_share(m[g.inputs], mask[g.inputs], products[0][g.dealt], g, first=first)
         share ^= opened_mask

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from mpcnode.kernels import memory
 from mpcnode.party import Place
 from mpcnode.protocols import Sharing
 from mpcnode.rounds import Array, Exchange, Inbox, Kernel, Recv, Send, When, par
@@ -35,7 +36,7 @@ def fresh(p: Place, out: Array, purpose: int = MASK, xor: bool = False) -> Array
     if p.rank != HELPER:
         return p.common(HELPER, purpose, out)
     p.common(FIRST, purpose, out)
-    part = np.empty_like(out)
+    part = memory.empty(out.shape, out.dtype)
     for i in range(FIRST + 1, p.size):
         other = p.common(i, purpose, part)
         if xor:
@@ -76,7 +77,7 @@ def give(
     minus = np.bitwise_xor if xor else np.subtract
     purpose = DEALT
     for v in values:
-        part = np.empty(v.shape, v.dtype)
+        part = memory.empty(v.shape, v.dtype)
         for i in range(FIRST, p.size):
             row = shares[i - FIRST] if i <= len(shares) else part
             if i != paid:
@@ -92,7 +93,7 @@ def take(p: Place, tile: int, likes: Sequence[Like]) -> Generator[Exchange, Inbo
     """E_i's side of `[v]`."""
     if p.rank == payee(p, tile):
         return (yield Exchange((), [Recv(HELPER, dtype, shape, p.op) for dtype, shape in likes], When.DEAL))
-    return [p.common(HELPER, k, np.empty(shape, dtype)) for k, (dtype, shape) in enumerate(likes, DEALT)]
+    return [p.common(HELPER, k, memory.empty(shape, dtype)) for k, (dtype, shape) in enumerate(likes, DEALT)]
 
 
 @lru_cache(maxsize=64)
@@ -131,7 +132,7 @@ def tiled(p: Place, cuts: Sequence[slice], body: Body) -> Kernel[object]:
 
 def flat(x: Sharing) -> Array:
     """[parts, elements], C-contiguous."""
-    return np.ascontiguousarray(x).reshape(len(x), -1)
+    return memory.contiguous(x).reshape(len(x), -1)
 
 
 def terms(x: Sharing, axes: Sequence[int]) -> Array:
@@ -139,7 +140,7 @@ def terms(x: Sharing, axes: Sequence[int]) -> Array:
     summed = [a + 1 for a in axes]
     left = [a for a in range(1, x.ndim) if a not in summed]
     lengths = (math.prod(x.shape[a] for a in some) for some in (summed, left))
-    return np.ascontiguousarray(x.transpose(0, *summed, *left)).reshape(len(x), *lengths)
+    return memory.contiguous(x.transpose(0, *summed, *left)).reshape(len(x), *lengths)
 
 
 def total(s: Array, others: Sequence[Array], xor: bool = False, out: Array | None = None) -> Array:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from mpcnode import kernels
-from mpcnode.kernels import U8, U64
+from mpcnode.kernels import U8, U64, memory
 from mpcnode.party import Place
 from mpcnode.protocols.dealing import HELPER, TILE, WORD, fresh, give, opened, take
 from mpcnode.rounds import exchange
@@ -42,7 +42,7 @@ async def onehot(p: Place, tile: int, x: U64, size: int) -> U8:
     uint8[parts, size, elements].
     """
     n, many = len(x), residues(size)
-    mask = fresh(p, np.empty(kernels.words(size * n), np.uint64), xor=True)
+    mask = fresh(p, memory.empty(kernels.words(size * n), np.uint64), xor=True)
     low = x & np.uint64(many - 1)
     if p.rank == HELPER:
         table = low == np.arange(many, dtype=np.uint64)[:, None]

@@ -23,6 +23,7 @@ import numpy as np
 
 from mpcnode import kernels
 from mpcnode.graph import TOP, Kind, Op, Type
+from mpcnode.kernels import memory
 from mpcnode.party import Place
 from mpcnode.protocols import Bilinear, Cost, Protocol, Sharing, fused, lookup
 from mpcnode.protocols import comparison as compare
@@ -75,11 +76,15 @@ class Masked(Protocol):
         if size < 3:
             raise ValueError(f"masked evaluation wants a helper and at least 2 evaluators, not {size} parties")
 
+    def period(self, size: int) -> int:
+        """Evaluators take turns in being dealt: see `payee`."""
+        return size - FIRST
+
     def add_public(self, p: Place, x: Sharing, c: Array) -> Sharing:
         """Local: a constant touches m only."""
         if p.rank == HELPER:
             return x
-        out = np.array(x, order="C")
+        out = memory.copy(x)
         out[0, ...] = x[0] ^ c if x.dtype == np.uint8 else np.add(x[0], c)
         return out
 
@@ -87,8 +92,8 @@ class Masked(Protocol):
         """λ = λ_D alone when an evaluator D owns the value, else all λ_i; the owner sends m.  1 round."""
         if owner >= p.size:
             return await self._share_guest(p, owner, shape, value)
-        out = np.zeros((self.parts(p), *shape), np.uint64)
-        mask = np.zeros(shape, np.uint64)
+        out = memory.zeros((self.parts(p), *shape), np.uint64)
+        mask = memory.zeros(shape, np.uint64)
         if owner == HELPER:
             mask = renew(p, out)
         elif p.rank == owner:
@@ -115,16 +120,16 @@ class Masked(Protocol):
         """
         if p.rank == guest:
             assert value is not None
-            m = np.array(np.add(value, p.common(HELPER, MASK, np.empty(shape, np.uint64))), order="C")
+            m = np.array(np.add(value, p.common(HELPER, MASK, memory.empty(shape, np.uint64))), order="C")
             await exchange([p.to(i, m) for i in range(FIRST, p.size)])
             return m[None]
-        out = np.zeros((self.parts(p), *shape), np.uint64)
+        out = memory.zeros((self.parts(p), *shape), np.uint64)
         if p.rank == HELPER:
             p.common(guest, MASK, out[0, ...])
-            rest = np.array(out[0])
+            rest = memory.copy(out[0])
             await give(p, 0, [rest])
             for i in range(FIRST, len(out)):
-                out[i] = rest if i == payee(p, 0) else p.common(i, DEALT, np.empty(shape, np.uint64))
+                out[i] = rest if i == payee(p, 0) else p.common(i, DEALT, memory.empty(shape, np.uint64))
             await exchange()
         else:
             [out[1]] = await take(p, 0, [(WORD, shape)])
@@ -136,8 +141,8 @@ class Masked(Protocol):
         if p.rank == HELPER:
             await exchange()
             return None
-        value = np.array(x[0])
-        for mask in (x[1], *await swap(p, np.array(x[1], order="C"))):
+        value = memory.copy(x[0])
+        for mask in (x[1], *await swap(p, memory.copy(x[1]))):
             if x.dtype == np.uint8:
                 value ^= mask
             else:
@@ -159,7 +164,7 @@ class Masked(Protocol):
         for i in range(FIRST, p.size):
             if i == p.rank:
                 continue
-            zeta = p.common(i, REVEAL, np.empty(part.shape, part.dtype))
+            zeta = p.common(i, REVEAL, memory.empty(part.shape, part.dtype))
             if bits:
                 part ^= zeta & np.uint8(1)
             elif p.rank < i:
@@ -177,7 +182,7 @@ class Masked(Protocol):
             message = lambda p, k, at, mask: fused.mul(p, k, one[:, at], other[:, at], mask, by)  # noqa: E731
             return await self._opened(p, x.shape, message)
         a, b = flat(x[:2]), flat(y[:2])
-        out = np.empty((len(x), a.shape[1]), np.uint64)
+        out = memory.empty((len(x), a.shape[1]), np.uint64)
 
         async def body(p: Place, k: int, at: slice) -> None:
             mask = renew(p, out[:, at])
@@ -201,7 +206,7 @@ class Masked(Protocol):
         self, p: Place, shape: tuple[int, ...], message: Message, cuts: Sequence[slice] | None = None
     ) -> Sharing:
         """What the evaluators' messages add up to, less the fresh mask in each of them, as a new sharing.  1 round."""
-        out = np.empty((shape[0], math.prod(shape[1:])), np.uint64)
+        out = memory.empty((shape[0], math.prod(shape[1:])), np.uint64)
 
         async def body(p: Place, k: int, at: slice) -> None:
             s = await message(p, k, at, renew(p, out[:, at]))
@@ -219,17 +224,17 @@ class Masked(Protocol):
         """
         c = unit(p.size - FIRST, f.times)
         factors = whole(p, f, x, y) if c is None else apart(p, x, y, c)
-        out = np.empty((len(x), *f.shape), np.uint64)
+        out = memory.empty((len(x), *f.shape), np.uint64)
         behind = (slice(None),) * (-1 - f.axis)
 
         async def body(p: Place, k: int, at: slice) -> None:
             cut: tuple[Any, ...] = (..., at, *behind)
             result = out[cut]
-            masks = np.empty(result.shape, np.uint64)
+            masks = memory.empty(result.shape, np.uint64)
             mask = renew(p, masks)
             held = slice(p.rank != HELPER, None)
             result[held] = masks[held]
-            s = np.zeros(mask.shape, np.uint64)
+            s = memory.zeros(mask.shape, np.uint64)
             if p.rank != HELPER:
                 [s] = await take(p, k, [(WORD, mask.shape)])
                 s = s + mask
@@ -249,11 +254,11 @@ class Masked(Protocol):
         Π_{i not in S} m_i over Z_2, on packed bits (ABY2.0, section 3.1.4).  1 round.
         """
         xs = [flat(b) for b in bits]
-        out = np.empty(xs[0].shape, np.uint8)
+        out = memory.empty(xs[0].shape, np.uint8)
 
         async def body(p: Place, k: int, at: slice) -> None:
             m, *held = [np.stack([kernels.pack_bits(x[part][at]) for x in xs]) for part in range(len(out))]
-            mask = fresh(p, np.empty_like(m[0]), xor=True)
+            mask = fresh(p, memory.empty(m[0].shape, m.dtype), xor=True)
             n = at.stop - at.start
             out[-1, at] = kernels.unpack_bits(mask, n)
             if p.rank == HELPER:
@@ -275,14 +280,14 @@ class Masked(Protocol):
         is stochastic and unbiased.
         """
         a = flat(x[:1])
-        out = np.empty((len(x), a.shape[1]), np.uint64)
+        out = memory.empty((len(x), a.shape[1]), np.uint64)
         wrap = fused.wrap_dtype(by)
 
         async def body(p: Place, k: int, at: slice) -> None:
             c, parts = a[0, at], out[:, at]
             if p.rank == HELPER:
                 t, b = kernels.trunc_deal(c, by, wrap, times)
-                masks = np.empty((len(parts), *t.shape), wrap)
+                masks = memory.empty((len(parts), *t.shape), wrap)
                 renew(p, masks)
                 parts[0] = t
                 await give(p, k, [t, b], shares=parts[1:])
@@ -291,7 +296,7 @@ class Masked(Protocol):
                 await exchange()
                 return
             t, b = await take(p, k, [(WORD, c.shape), (wrap, c.shape)])
-            mask = fresh(p, np.empty(c.shape, wrap))
+            mask = fresh(p, memory.empty(c.shape, wrap))
             kernels.trunc_mask(t, mask, by, parts[1])
             v = kernels.trunc_share(c, b, mask)
             kernels.trunc_open(c, await opened(p, v), by, times, parts[0])
@@ -304,7 +309,7 @@ class Masked(Protocol):
         too; the comparison by a tree of dealt leaves and gates: see comparison.py.  x - cut has m - cut, and x's λ.
         """
         a, numbers = flat(x[:1]), np.array(cuts or (0,), np.int64).view(np.uint64)
-        out = np.empty((self.parts(p, Kind.BIT), len(numbers), a.shape[1]), np.uint8)
+        out = memory.empty((self.parts(p, Kind.BIT), len(numbers), a.shape[1]), np.uint8)
 
         async def body(p: Place, k: int, at: slice) -> None:
             rows = await compare.sign_planes(p, k, a[0, at], numbers, lo, top, a.shape[1])
@@ -317,7 +322,7 @@ class Masked(Protocol):
     async def onehot(self, p: Place, x: Sharing, size: int) -> Sharing:
         """[λ = j mod 2^w] for all j: see lookup.py."""
         a = flat(x[:1])
-        out = np.empty((self.parts(p, Kind.BIT), size, a.shape[1]), np.uint8)
+        out = memory.empty((self.parts(p, Kind.BIT), size, a.shape[1]), np.uint8)
 
         async def body(p: Place, k: int, at: slice) -> None:
             out[:, :, at] = await lookup.onehot(p, k, a[0, at], size)
@@ -352,7 +357,7 @@ class Masked(Protocol):
     async def inject(self, p: Place, b: Sharing) -> Sharing:
         """[β] for b = m_b ^ β;  o_i = λ'_i + (1 - 2m_b)·β_i {+ m_b};  m' = Σ o_i.  1 round."""
         bits = flat(b)
-        out = np.empty((self.parts(p), bits.shape[1]), np.uint64)
+        out = memory.empty((self.parts(p), bits.shape[1]), np.uint64)
 
         async def body(p: Place, k: int, at: slice) -> None:
             mask = renew(p, out[:, at])

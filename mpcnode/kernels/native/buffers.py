@@ -2,16 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mpcnode.kernels import _native
+from mpcnode.kernels.memory import WATCHER, Watcher, empty
 from mpcnode.kernels.reference import MOST_TIMES, U8, U64, Unsigned
 
-ffi, lib = _native.ffi, _native.lib
+ffi = _native.ffi
+
+
+def _told(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A compiled function of which watchers hear; a pointer into their memory is passed on as one that owns nothing."""
+    result = ffi.typeof(function).result.kind
+
+    def must(*args: Any) -> None:
+        if function(*args):
+            raise MemoryError("no memory for a product")
+
+    def tell(watcher: Watcher, args: tuple[Any, ...]) -> None:
+        plain = []
+        for x in args:
+            if isinstance(x, ffi.CData):
+                kind, address = ffi.typeof(x), int(ffi.cast("uintptr_t", x))
+                if watcher.holds(address):
+                    x = ffi.cast(ffi.getctype(kind.item, "*"), address)
+                elif kind.kind != "array":
+                    watcher.give_up("a pointer to foreign memory")
+            plain.append(x)
+        watcher.called(function if result == "void" else must, plain)
+
+    def call(*args: Any) -> Any:
+        watcher = WATCHER.get()
+        if watcher is not None:
+            tell(watcher, args)
+        return function(*args)
+
+    return call
+
+
+lib = SimpleNamespace(**{name: _told(getattr(_native.lib, name)) for name in dir(_native.lib)})
 from_buffer = ffi.from_buffer
 WORDS = ffi.typeof("uint64_t[]")
 BYTES = ffi.typeof("uint8_t[]")
@@ -44,7 +79,7 @@ def bytes_of(x: U8, shape: tuple[int, ...], name: str) -> Any:
 
 def made(shape: tuple[int, ...]) -> tuple[U64, Any]:
     """A new uint64 array and a pointer to it."""
-    out = np.empty(shape, WORD)
+    out = empty(shape, WORD)
     return out, from_buffer(WORDS, out)
 
 
@@ -59,7 +94,7 @@ def result(out: U64 | None, shape: tuple[int, ...]) -> tuple[U64, Any]:
 
 def several(shape: tuple[int, ...], *kinds: npt.DTypeLike) -> tuple[list[npt.NDArray[Any]], list[Any]]:
     """New arrays of these unsigned dtypes, and pointers to them."""
-    arrays = [np.empty(shape, kind) for kind in kinds]
+    arrays = [empty(shape, kind) for kind in kinds]
     return arrays, [from_buffer(WORDS, x) if x.dtype == WORD else from_buffer(x) for x in arrays]
 
 

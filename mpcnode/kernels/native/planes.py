@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-import numpy as np
-
+from mpcnode.kernels.memory import empty
 from mpcnode.kernels.native.buffers import BYTE, BYTES, bytes_of, from_buffer, lib, made, words_of
 from mpcnode.kernels.reference import CHUNK, U8, U64, and_rows, gate_products, leaf_rows, words
 
@@ -19,7 +18,7 @@ def pack_bits(bits: U8) -> U64:
 
 def unpack_bits(plane: U64, elements: int) -> U8:
     """One plane, uint64[words] -> uint8[elements] of 0 and 1."""
-    bits = np.empty(elements, BYTE)
+    bits = empty(elements, BYTE)
     lib.mpc_unpack_bits(from_buffer(BYTES, bits), words_of(plane, (words(elements),), "plane"), elements)
     return bits
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mpcnode.kernels.memory import empty
 from mpcnode.kernels.native.buffers import INDICES, WORD, WORDS, ffi, from_buffer, lib
 from mpcnode.kernels.places import Zeros, entries, padded, products, unpadded, zeros
 from mpcnode.kernels.reference import U64
@@ -39,7 +40,7 @@ def _product(out: U64 | None, a: U64, b: U64, mode: int) -> U64:
         )
     shape = (*left[:-1], right[-1])
     if out is None:
-        out = np.empty(shape, WORD)
+        out = empty(shape, WORD)
     elif out.shape != shape or out.dtype != WORD or not out.flags.carray:
         raise ValueError(
             f"matmul_add: want writable C-contiguous uint64{list(shape)}, got {out.dtype}{list(out.shape)}"
@@ -108,7 +109,7 @@ def _convolved(out: U64 | None, x: U64, w: U64, window: Window, mode: int) -> U6
     space, sizes = left[2:-1], right[1:-2]
     shape = (*left[:2], *window.places(space, sizes), right[-1])
     if out is None:
-        out = np.empty(shape, WORD)
+        out = empty(shape, WORD)
     elif out.shape != shape or out.dtype != WORD or not out.flags.carray:
         raise ValueError(f"conv_add: want writable C-contiguous uint64{list(shape)}, got {out.dtype}{list(out.shape)}")
     if zeros(space, sizes, window) is Zeros.WRITE:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from mpcnode.kernels.memory import empty
 from mpcnode.kernels.native.buffers import (
     WORD,
     bytes_of,
@@ -57,7 +58,7 @@ def trunc_share(c: U64, b: Unsigned, mask: Unsigned) -> Unsigned:
     """
     kind = b.dtype
     check_shift(1, kind)
-    out = np.empty(c.shape, kind)
+    out = empty(c.shape, kind)
     lib.mpc_trunc_share(
         from_buffer(out),
         words_of(c, c.shape, "c"),
