@@ -81,7 +81,8 @@ class Masked(Protocol):
         if p.rank == HELPER:
             return x
         out = np.array(x, order="C")
-        out[0, ...] = x[0] ^ c if x.dtype == np.uint8 else np.add(x[0], c)
+        plus = np.bitwise_xor if x.dtype == np.uint8 else np.add
+        plus(x[0], c, out[0, ...])
         return out
 
     async def share(self, p: Place, owner: int, shape: tuple[int, ...], value: Array | None) -> Sharing:
