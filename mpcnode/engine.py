@@ -11,6 +11,7 @@ import heapq
 import types
 import typing
 from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from mpcnode.protocols import Protocol
 from mpcnode.rounds import Array, Exchange, Finished, Inbox, Kernel, Lockstep, When, going_on
 from mpcnode.tape import Tapes
 
+LEAST_TURNS = 8  # iterations, for each turn of who is dealt, that are worth a tape: the first costs several times one
 ONCE = ("input", "load", "store", "reveal")  # ops of which owners and recipients hear
 
 
@@ -69,8 +71,8 @@ class Plan:
 
     end: int  # one more than the last number
 
-    def __init__(self, graph: Graph, start: int = 0) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, start: int = 0, often: int = 1) -> None:
+        self.graph, self.often = graph, often  # how often it runs
         self.users: list[list[int]] = [[] for _ in graph.ops]
         self.uses = [0] * len(graph.ops)
         self.numbers: list[int] = []
@@ -91,7 +93,7 @@ class Plan:
             self.numbers.append(start)
             start += 1
             if op.name == "loop":
-                self.bodies[i] = Plan(op.body, start)
+                self.bodies[i] = Plan(op.body, start, often * op.integer("length"))
                 start = self.bodies[i].end
             for a in self.distinct[i]:
                 self.users[a].append(i)
@@ -99,7 +101,7 @@ class Plan:
         for o in graph.outputs:
             self.uses[o] += 1
         self.end = start
-        self.taped = not self.bodies and not any(op.name in ONCE for op in graph.ops)
+        self.single = not self.bodies and not any(op.name in ONCE for op in graph.ops)  # one tape can hold all of it
         self.counted: set[int] = set()  # loops of which an iteration is a step
         self.steps = sum(self._steps(i) for i in self.bodies)
 
@@ -150,6 +152,7 @@ class Run(NamedTuple):
     progress: list[int]  # steps done, steps in all
     observed: bool  # the hooks want to see values ..
     watched: bool  # .. and to hear of ops
+    tapes: dict[int, Tapes]  # of loops in loops, by the body's first op
 
 
 async def execute(party: Party, protocol: Protocol, graph: Graph | Plan, hooks: Hooks) -> dict[str, Array]:
@@ -163,7 +166,7 @@ async def execute(party: Party, protocol: Protocol, graph: Graph | Plan, hooks: 
     await match_rows(party, joins(plan.graph, plan.numbers), hooks.keys)
     of = type(hooks)
     watched = of.enter is not Hooks.enter or of.leave is not Hooks.leave
-    run = Run(party, protocol, hooks, {}, [0, plan.steps], of.value is not Hooks.value, watched)
+    run = Run(party, protocol, hooks, {}, [0, plan.steps], of.value is not Hooks.value, watched, {})
     if party.rank < party.computing:
         await _sweep(run, plan, (), 0)
     else:
@@ -363,18 +366,13 @@ async def _loop(run: Run, plan: Plan, i: int, args: Sequence[Array], step: int, 
     stacks: list[Any] = [None] * len(out_lead)
     counted = counting and i in plan.counted
     inside = counting and not counted
-    tapes = _tapes(run, body)
-
-    def sweep(params: Sequence[Array], number: int) -> Kernel[list[Array]]:
-        def watched(params: Sequence[Array]) -> Kernel[list[Array]]:
-            return typing.cast("Kernel[list[Array]]", _sweep(run, body, params, number, inside))
-
-        return watched(params) if tapes is None else tapes.sweep(watched, consts, params, number)
-
+    tapes = _tapes(run, plan, i, length)
     for turn in range(length):
         at = length - 1 - turn if reverse else turn
         slices = [x[(*front, at, ...)] for x, front in zip(scanned, lead, strict=True)]
-        outputs = await sweep([*fixed, *carry, *slices], step * length + turn)
+        number, params = step * length + turn, [*fixed, *carry, *slices]
+        sweep = partial(_sweep, run, body, step=number, counting=inside)
+        outputs = await (sweep(params) if tapes is None else tapes.sweep(sweep, params, number))
         carry = outputs[:carried]
         for k, (y, n) in enumerate(zip(outputs[carried:], out_lead, strict=True)):
             if stacks[k] is None:
@@ -388,7 +386,11 @@ async def _loop(run: Run, plan: Plan, i: int, args: Sequence[Array], step: int, 
     return [*carry, *stacks]
 
 
-def _tapes(run: Run, body: Plan) -> Tapes | None:
-    if run.observed or not body.taped:
+def _tapes(run: Run, plan: Plan, i: int, length: int) -> Tapes | None:
+    """The tapes of a loop's body, if it is to have any; of a loop in a loop always the same."""
+    body, period = plan.bodies[i], run.protocol.period(run.party.computing)
+    if run.observed or not body.single or length * plan.often < LEAST_TURNS * period:
         return None
-    return Tapes(run.protocol.period(run.party.computing))
+    if plan.often == 1:
+        return Tapes(period, plan.graph.ops[i].integer("consts"))
+    return run.tapes.setdefault(body.numbers[0], Tapes(period, plan.graph.ops[i].integer("consts")))

@@ -60,21 +60,17 @@ class Party:
 class Place:
     """A party at one tile of one execution of an op: the address of everything random or sent there."""
 
-    __slots__ = ("_address", "_tile", "op", "party", "rank", "step")
+    __slots__ = ("_address", "_tile", "op", "party", "rank", "size", "step")
 
     def __init__(self, party: Party, op: int, step: int, tile: int) -> None:
         self.party, self.op, self.step, self.rank = party, op, step, party.rank
+        self.size = party.computing  # parties that compute
         self._tile = tile
         self._address = b""  # most ops draw nothing
 
     def tile(self, number: int) -> Place:
         """The same execution, at tile `number`."""
         return Place(self.party, self.op, self.step, number)
-
-    @property
-    def size(self) -> int:
-        """Parties that compute."""
-        return self.party.computing
 
     def common(self, peer: int, purpose: int, out: Array) -> Array:
         """Fill `out` with what this party and `peer` alone know for `purpose`.  Raises OverflowError for a number that

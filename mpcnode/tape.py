@@ -46,23 +46,27 @@ class Stop(NamedTuple):
 
 
 class Tape(NamedTuple):
-    """One iteration: inputs (None: a constant), what is done up to every stop, and then; where the outputs stand."""
+    """One iteration."""
 
-    inputs: list[Array | None]
+    steady: list[Array]  # params that are the same for many iterations: as they were given last
+    inputs: list[Array]  # where a copy of each param stands
     stops: list[Stop]
-    last: list[Call]
+    last: list[Call]  # behind the last stop
     outputs: list[Array]
     step: list[int]  # one number, the iteration's, which draws read
-    blocks: list[Array]  # that would serve something else, if nobody held them
 
 
 @types.coroutine
 def play(tape: Tape, params: Sequence[Array], step: int) -> Generator[Exchange, Inbox, list[Array]]:
     """Run an iteration.  The outputs stay as they are until the next time."""
     tape.step[0] = step
-    for mine, given in zip(tape.inputs, params, strict=True):
-        if mine is not None and mine is not given:
-            mine[...] = given
+    steady = len(tape.steady)
+    for i, given in enumerate(params[:steady]):
+        if given is not tape.steady[i]:
+            tape.steady[i] = given
+            tape.inputs[i][...] = given
+    for mine, given in zip(tape.inputs[steady:], params[steady:], strict=True):
+        mine[...] = given
     for calls, what, into in tape.stops:
         for function, args in calls:
             function(*args)
@@ -79,31 +83,26 @@ class Tapes:
     `period` apart do the same.
     """
 
-    def __init__(self, period: int) -> None:
-        self._period = period
+    def __init__(self, period: int, steady: int) -> None:
+        """steady: how many of the first params are the same array in many iterations."""
+        self._period, self._steady = period, steady
         self._tapes: dict[int, Tape | None] = {}  # by turn; None: there will be none
         self._tried: set[int] = set()
 
-    def sweep(self, body: Body, fixed: int, params: Sequence[Array], step: int) -> Kernel[list[Array]]:
-        """Run an iteration: as ever, or from a tape.  The first `fixed` params never change."""
+    def sweep(self, body: Body, params: Sequence[Array], step: int) -> Kernel[list[Array]]:
+        """Run an iteration: as ever, or from a tape."""
         turn = step % self._period
         if turn not in self._tapes:
-            return self._record(turn, body, fixed, params, step)
+            return self._record(turn, body, params, step)
         tape = self._tapes[turn]
         if tape is None:
             return body(params)
-        return (
-            cast("Kernel[list[Array]]", play(tape, params, step))
-            if turn in self._tried
-            else self._try(turn, tape, body, params, step)
-        )
+        return play(tape, params, step) if turn in self._tried else self._try(turn, tape, body, params, step)
 
     @types.coroutine
-    def _record(
-        self, turn: int, body: Body, fixed: int, params: Sequence[Array], step: int
-    ) -> Generator[Exchange, Inbox, list[Array]]:
+    def _record(self, turn: int, body: Body, params: Sequence[Array], step: int) -> Generator[Exchange, Inbox, list[Array]]:
         recorder = Recorder(step)
-        inputs = [*params[:fixed], *map(recorder.taken, params[fixed:])]
+        inputs = list(map(recorder.taken, params))
         sweep, got = body(inputs), None
         try:
             while True:
@@ -117,7 +116,7 @@ class Tapes:
             outputs: list[Array] = stop.value
         finally:
             sweep.close()
-        self._tapes[turn] = recorder.tape(inputs, outputs)
+        self._tapes[turn] = recorder.tape(list(params[: self._steady]), inputs, outputs)
         return [np.array(y) for y in outputs]
 
     @types.coroutine
@@ -136,7 +135,7 @@ class Tapes:
             outputs: list[Array] = stop.value
         finally:
             sweep.close()
-        if _same(cast("Kernel[list[Array]]", play(tape, params, step)), stops, outputs):
+        if _same(play(tape, params, step), stops, outputs):
             self._tried.add(turn)
         else:
             self._tapes[turn] = None
@@ -179,7 +178,6 @@ class Recorder:
         self._calls: list[Call] = []
         self._stops: list[Stop] = []
         self._free: dict[int, list[Array]] = defaultdict(list)  # blocks by size
-        self._blocks: list[Array] = []
         self._ends: list[tuple[int, int]] = []  # where blocks begin and end, in order
         self._bytes = 0
         self.why = ""  # there will be no tape
@@ -207,7 +205,6 @@ class Recorder:
         whole = np.empty(size + LINE, np.uint8)
         start = _address(whole)
         block = whole[-start % LINE :][:size]
-        self._blocks.append(block)
         self._ends.insert(bisect(self._ends, (start, 0)), (_address(block), _address(block) + size))
         self._bytes += size
         if self._bytes > MOST_BYTES:
@@ -287,13 +284,10 @@ class Recorder:
         self._stops[-1].into.extend(map(self.alias, mine))
         return mine
 
-    def tape(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> Tape | None:
+    def tape(self, steady: list[Array], inputs: Sequence[Array], outputs: Sequence[Array]) -> Tape | None:
         """What was recorded; None if not all of it was understood."""
-        ends = list(map(self.alias, outputs))
-        if self.why:
-            return None
-        begins = [self.alias(x) if isinstance(x, Traced) else None for x in inputs]
-        return Tape(begins, self._stops, self._calls, ends, self._step, self._blocks)
+        begins, ends = list(map(self.alias, inputs)), list(map(self.alias, outputs))
+        return None if self.why else Tape(steady, begins, self._stops, self._calls, ends, self._step)
 
 
 class Traced(np.ndarray):  # type: ignore[type-arg]

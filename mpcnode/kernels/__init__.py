@@ -31,6 +31,7 @@ __all__ = [
     "leaf_deal",
     "leaf_rows",
     "leaf_share",
+    "leaves",
     "matmul",
     "matmul_add",
     "mul_share",
@@ -50,6 +51,9 @@ __all__ = [
     "trunc_open",
     "trunc_share",
     "unpack_bits",
+    "wide_gate_deal",
+    "wide_gate_rows",
+    "wide_gate_share",
     "words",
 ]
 
@@ -99,6 +103,7 @@ if TYPE_CHECKING or NAME == "reference":
         leaf_deal,
         leaf_rows,
         leaf_share,
+        leaves,
         matmul,
         matmul_add,
         mul_share,
@@ -118,6 +123,9 @@ if TYPE_CHECKING or NAME == "reference":
         trunc_open,
         trunc_share,
         unpack_bits,
+        wide_gate_deal,
+        wide_gate_rows,
+        wide_gate_share,
         words,
     )
 else:
@@ -140,6 +148,7 @@ else:
         leaf_deal,
         leaf_rows,
         leaf_share,
+        leaves,
         matmul,
         matmul_add,
         mul_share,
@@ -159,5 +168,8 @@ else:
         trunc_open,
         trunc_share,
         unpack_bits,
+        wide_gate_deal,
+        wide_gate_rows,
+        wide_gate_share,
         words,
     )

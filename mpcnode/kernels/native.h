@@ -65,6 +65,14 @@ void mpc_leaf_deal(uint64_t *rows, const uint64_t *rho, int64_t words, int bits,
 void mpc_leaf_share(uint64_t *lt, uint64_t *eq, const uint64_t *c, const uint64_t *rows, int64_t words, int bits,
                     int chunk, int first);
 
+/* Leaves of x - cut for `count` cuts, with their top bits: see leaves in reference.py.  planes and moved: room for
+   top + 1 - lo planes of the elements, and for the elements. */
+void mpc_leaves(uint64_t *out, uint64_t *planes, uint64_t *moved, const uint64_t *x, const uint64_t *cuts, int64_t count,
+                const uint64_t *rows, int64_t dealt, int64_t elements, int lo, int top, int chunk, int first);
+void mpc_wide_gate_deal(uint64_t *rows, const uint64_t *masks, int64_t words, int fan);
+void mpc_wide_gate_share(uint64_t *out, const uint64_t *m, const uint64_t *masks, const uint64_t *rows, int64_t words,
+                         int fan, int first);
+
 /* A gate's products are given as sets of its 2·fan inputs, one byte each (bit i: input i), in dealing order. */
 void mpc_gate_deal(uint64_t *rows, const uint64_t *masks, const uint8_t *sets, int count, int64_t words);
 void mpc_gate_share(uint64_t *out, const uint64_t *m, const uint64_t *masks, const uint64_t *rows, const uint8_t *sets,

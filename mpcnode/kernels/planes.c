@@ -172,9 +172,10 @@ void mpc_to_planes(uint64_t *planes, const uint64_t *x, int64_t elements, int lo
 /* ---- conjunctions of up to eight bits ---- */
 #define MOST 8
 
+/* The inputs are rows: the first of them, and the others one after the other. */
 typedef struct {
     uint64_t *rows;
-    const uint64_t *masks;
+    const uint64_t *head, *rest;
     size_t words;
     int fan;
 } and_deal_args;
@@ -182,8 +183,14 @@ typedef struct {
 /* The row of a set of two and more, among such sets in the order of their numbers. */
 INLINE size_t row_of_set(unsigned set) { return set - 2 - (31 - (unsigned)__builtin_clz(set)); }
 
-INLINE const uint64_t *masks_over(const uint64_t *masks, const uint64_t *rows, size_t words, unsigned set) {
-    return (set & (set - 1)) == 0 ? masks + (31 - (size_t)__builtin_clz(set)) * words : rows + row_of_set(set) * words;
+INLINE const uint64_t *input(const uint64_t *head, const uint64_t *rest, size_t words, unsigned i) {
+    return i == 0 ? head : rest + (i - 1) * words;
+}
+
+INLINE const uint64_t *masks_over(const uint64_t *head, const uint64_t *rest, const uint64_t *rows, size_t words,
+                                  unsigned set) {
+    return (set & (set - 1)) == 0 ? input(head, rest, words, 31 - (unsigned)__builtin_clz(set))
+                                  : rows + row_of_set(set) * words;
 }
 
 INLINE void and_deal_body(const and_deal_args *p, size_t start, size_t stop) {
@@ -193,8 +200,8 @@ INLINE void and_deal_body(const and_deal_args *p, size_t start, size_t stop) {
             if ((s & (s - 1)) == 0)
                 continue;
             unsigned top = 31 - (unsigned)__builtin_clz(s);
-            const uint64_t *x = p->masks + top * p->words;
-            const uint64_t *y = masks_over(p->masks, p->rows, p->words, s ^ 1u << top);
+            const uint64_t *x = input(p->head, p->rest, p->words, top);
+            const uint64_t *y = masks_over(p->head, p->rest, p->rows, p->words, s ^ 1u << top);
             uint64_t *restrict out = p->rows + row_of_set(s) * p->words;
             INDEPENDENT
             for (size_t w = from; w < to; w++)
@@ -205,15 +212,15 @@ INLINE void and_deal_body(const and_deal_args *p, size_t start, size_t stop) {
 KERNEL(and_deal)
 
 void mpc_and_deal(uint64_t *rows, const uint64_t *masks, int64_t words, int fan) {
-    and_deal_args args = {rows, masks, (size_t)words, fan};
+    and_deal_args args = {rows, masks, masks + words, (size_t)words, fan};
     mpc_run(and_deal_for, &args, (size_t)words, GRAIN);
 }
 
 typedef struct {
     uint64_t *out;
-    const uint64_t *m, *masks, *rows;
+    const uint64_t *m_head, *m_rest, *head, *rest, *rows;
     size_t words;
-    int fan, first;
+    int fan, first, more; /* more: on top of what stands there */
 } and_share_args;
 
 /* A line of words at a time: the products t[s] of masks are summed over one bit after the other,
@@ -221,12 +228,12 @@ typedef struct {
 INLINE void and_line(const and_share_args *p, size_t word, size_t used) {
     uint64_t t[1 << MOST][LINE];
     for (unsigned s = 0; s < 1u << p->fan; s++) {
-        const uint64_t *from = s ? masks_over(p->masks, p->rows, p->words, s) + word : 0;
+        const uint64_t *from = s ? masks_over(p->head, p->rest, p->rows, p->words, s) + word : 0;
         for (size_t w = 0; w < LINE; w++)
             t[s][w] = s == 0 ? (uint64_t)0 - (uint64_t)p->first : w < used ? from[w] : 0;
     }
     for (int i = p->fan - 1; i >= 0; i--) {
-        const uint64_t *m = p->m + (size_t)i * p->words + word;
+        const uint64_t *m = input(p->m_head, p->m_rest, p->words, (unsigned)i) + word;
         uint64_t x[LINE] = {0};
         for (size_t w = 0; w < used; w++)
             x[w] = m[w];
@@ -234,7 +241,8 @@ INLINE void and_line(const and_share_args *p, size_t word, size_t used) {
             for (size_t w = 0; w < LINE; w++)
                 t[s][w] = (x[w] & t[s][w]) ^ t[s + (1u << i)][w];
     }
-    memcpy(p->out + word, t[0], used * sizeof(uint64_t));
+    for (size_t w = 0; w < used; w++)
+        p->out[word + w] = p->more ? p->out[word + w] ^ t[0][w] : t[0][w];
 }
 
 INLINE void and_share_body(const and_share_args *p, size_t start, size_t stop) {
@@ -245,8 +253,33 @@ KERNEL(and_share)
 
 void mpc_and_share(uint64_t *out, const uint64_t *m, const uint64_t *masks, const uint64_t *rows, int64_t words, int fan,
                    int first) {
-    and_share_args args = {out, m, masks, rows, (size_t)words, fan, first != 0};
+    and_share_args args = {out, m, m + words, masks, masks + words, rows, (size_t)words, fan, first != 0, 0};
     mpc_run(and_share_for, &args, (size_t)words, GRAIN);
+}
+
+/* ---- a gate for few words: a conjunction for each of its products lt_k·eq_{k+1}···eq_{fan-1} ---- */
+static size_t set_count(int fan) { return ((size_t)1 << fan) - 1 - (size_t)fan; }
+
+void mpc_wide_gate_deal(uint64_t *rows, const uint64_t *masks, int64_t words, int fan) {
+    for (int k = 0; k < fan - 1; k++) {
+        and_deal_args args = {rows, masks + k * words, masks + (fan + k) * words, (size_t)words, fan - k};
+        mpc_run(and_deal_for, &args, (size_t)words, GRAIN);
+        rows += set_count(fan - k) * (size_t)words;
+    }
+}
+
+void mpc_wide_gate_share(uint64_t *out, const uint64_t *m, const uint64_t *masks, const uint64_t *rows, int64_t words,
+                         int fan, int first) {
+    const int64_t last = (fan - 1) * words;
+    for (int64_t w = 0; w < words; w++)
+        out[w] = masks[last + w] ^ (first ? m[last + w] : 0);
+    for (int k = 0; k < fan - 1; k++) {
+        const int64_t head = k * words, rest = (fan + k) * words;
+        and_share_args args = {out,   m + head,     m + rest, masks + head, masks + rest, rows, (size_t)words,
+                               fan - k, first != 0, 1};
+        mpc_run(and_share_for, &args, (size_t)words, GRAIN);
+        rows += set_count(fan - k) * (size_t)words;
+    }
 }
 
 /* ---- comparison leaves on chunks of four bits ---- */
@@ -345,7 +378,7 @@ void mpc_leaf_deal(uint64_t *rows, const uint64_t *rho, int64_t words, int bits,
 typedef struct {
     uint64_t *lt, *eq;
     const uint64_t *c, *rows;
-    size_t words;
+    size_t words, stride; /* stride: of lt and eq */
     int bits, first;
 } leaf_share_args;
 
@@ -392,7 +425,7 @@ INLINE void leaf_share_body(const leaf_share_args *p, size_t start, size_t stop)
     const uint64_t *c = p->c, *rows = p->rows, one = (uint64_t)0 - (uint64_t)p->first;
     uint64_t *lt = p->lt, *eq = p->eq;
     int left = p->bits;
-    for (; left >= CHUNK; left -= CHUNK, c += CHUNK * words, rows += MONOMIALS * words, lt += words, eq += words)
+    for (; left >= CHUNK; left -= CHUNK, c += CHUNK * words, rows += MONOMIALS * words, lt += p->stride, eq += p->stride)
         share_chunk(lt, eq, c, rows, words, start, stop, CHUNK, one);
     if (left == 3)
         share_chunk(lt, eq, c, rows, words, start, stop, 3, one);
@@ -406,7 +439,7 @@ KERNEL(leaf_share)
 typedef struct {
     uint64_t *lt, *eq;
     const uint64_t *c, *rows;
-    size_t words;
+    size_t words, stride;
     int bits, chunk, first;
 } wide_share_args;
 
@@ -439,21 +472,44 @@ INLINE void wide_share_body(const wide_share_args *p, size_t start, size_t stop)
     for (int lo = 0, k = 0; lo < p->bits; lo += p->chunk, k++) {
         const int width = p->bits - lo < p->chunk ? p->bits - lo : p->chunk;
         for (size_t w = start; w < stop; w += LINE)
-            wide_line(p, p->lt + (size_t)k * words + w, p->eq + (size_t)k * words + w, p->c + (size_t)lo * words + w,
+            wide_line(p, p->lt + (size_t)k * p->stride + w, p->eq + (size_t)k * p->stride + w, p->c + (size_t)lo * words + w,
                       rows + w, width, stop - w < LINE ? stop - w : LINE);
         rows += (((size_t)1 << width) - 1) * words;
     }
 }
 KERNEL(wide_share)
 
+static void leaf_share(uint64_t *lt, uint64_t *eq, const uint64_t *c, const uint64_t *rows, size_t words, size_t stride,
+                       int bits, int chunk, int first) {
+    if (chunk == CHUNK) {
+        leaf_share_args args = {lt, eq, c, rows, words, stride, bits, first != 0};
+        mpc_run(leaf_share_for, &args, words, GRAIN);
+    } else {
+        wide_share_args args = {lt, eq, c, rows, words, stride, bits, chunk, first != 0};
+        mpc_run(wide_share_for, &args, words, GRAIN);
+    }
+}
+
 void mpc_leaf_share(uint64_t *lt, uint64_t *eq, const uint64_t *c, const uint64_t *rows, int64_t words, int bits,
                     int chunk, int first) {
-    if (chunk == CHUNK) {
-        leaf_share_args args = {lt, eq, c, rows, (size_t)words, bits, first != 0};
-        mpc_run(leaf_share_for, &args, (size_t)words, GRAIN);
-    } else {
-        wide_share_args args = {lt, eq, c, rows, (size_t)words, bits, chunk, first != 0};
-        mpc_run(wide_share_for, &args, (size_t)words, GRAIN);
+    leaf_share(lt, eq, c, rows, (size_t)words, (size_t)words, bits, chunk, first);
+}
+
+/* The lowest chunk's eq is not wanted: it is written where the highest one's lt will be, or, if that is the same chunk,
+   where the dealt row will be. */
+void mpc_leaves(uint64_t *out, uint64_t *planes, uint64_t *moved, const uint64_t *x, const uint64_t *cuts, int64_t count,
+                const uint64_t *rows, int64_t dealt, int64_t elements, int lo, int top, int chunk, int first) {
+    const int bits = top - lo, nodes = (bits + chunk - 1) / chunk;
+    const size_t words = ((size_t)elements + 63) / 64, stride = (size_t)count * words;
+    for (int64_t k = 0; k < count; k++, out += words) {
+        for (int64_t i = 0; i < elements; i++)
+            moved[i] = x[i] - cuts[k];
+        mpc_to_planes(planes, moved, elements, lo, top + 1);
+        uint64_t *eq = out + (size_t)(nodes > 1 ? nodes - 1 : 1) * stride;
+        leaf_share(out, eq, planes, rows, words, stride, bits, chunk, first);
+        uint64_t *last = out + (size_t)(2 * nodes - 1) * stride;
+        memcpy(last, rows + (size_t)(dealt - 1) * words, words * sizeof(uint64_t));
+        memcpy(last + stride, planes + (size_t)bits * words, words * sizeof(uint64_t));
     }
 }
 

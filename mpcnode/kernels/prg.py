@@ -29,7 +29,8 @@ class Prg:
     def __init__(self, key: bytes) -> None:
         if len(key) != KEY_BYTES:
             raise ValueError(f"a PRG key has {KEY_BYTES} bytes, not {len(key)}")
-        self._encryptor = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+        encryptor = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+        self._reset, self._encrypt = encryptor.reset_nonce, encryptor.update_into
 
     def fill(self, nonce: bytes, out: Array) -> Array:
         """Overwrite `out` (any dtype and shape, C-contiguous) with the key stream of `nonce` (12 bytes) and return it.
@@ -39,15 +40,14 @@ class Prg:
             raise ValueError(f"a PRG nonce has {NONCE_BYTES} bytes, not {len(nonce)}")
         if not isinstance(out, np.ndarray) or not out.flags.c_contiguous:
             raise ValueError("randomness fills C-contiguous arrays only")
-        encryptor = self._encryptor
-        encryptor.reset_nonce(nonce + _COUNTER)
+        self._reset(nonce + _COUNTER)
         flat = (out if out.ndim else out.reshape(1)).view(_BYTE)
-        size = flat.size
+        size = out.nbytes
         if size <= _SMALL:
-            encryptor.update_into(_ZEROS[:size], flat)  # type: ignore[arg-type]  # numpy arrays are buffers
+            self._encrypt(_ZEROS[:size], flat)  # type: ignore[arg-type]  # numpy arrays are buffers
             return out
         flat = flat.reshape(-1)
         for start in range(0, size, len(_ZEROS)):
             part = flat[start : start + len(_ZEROS)]
-            encryptor.update_into(_VIEW[: part.size], part)  # type: ignore[arg-type]
+            self._encrypt(_VIEW[: part.size], part)  # type: ignore[arg-type]
         return out

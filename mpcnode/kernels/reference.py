@@ -344,6 +344,19 @@ def leaf_share(c: U64, monomials: U64, chunk: int = CHUNK, *, first: bool) -> tu
     return _rows(lt, c.shape[1]), _rows(eq, c.shape[1])
 
 
+def leaves(x: U64, cuts: U64, lo: int, top: int, dealt: U64, chunk: int = CHUNK, *, first: bool) -> U64:
+    """The leaves of bits lo .. top-1 of x - cut for all cuts.  x: uint64[elements], cuts: uint64[cuts], public; dealt:
+    xor shares of `leaf_deal` and one row more.  Returns uint64[2·chunks + 1, cuts, words]: lt, eq but the lowest
+    chunk's, then the last dealt row and bit `top`.
+    """
+    found = []
+    for cut in cuts:
+        c = to_planes(x - cut, lo, top + 1)
+        lt, eq = leaf_share(c[:-1], dealt[:-1], chunk, first=first)
+        found.append(np.concatenate([lt, eq[1:], dealt[-1:], c[-1:]]))
+    return np.stack(found, axis=1)
+
+
 # ---- comparison gates: 2 to 4 neighbouring (lt, eq) pairs into one ---------------------------------------------------
 @cache
 def gate_sums(fan: int, with_eq: bool) -> tuple[tuple[tuple[int, ...], ...], ...]:
@@ -400,3 +413,35 @@ def gate_share(m: U64, masks: U64, products: U64, *, with_eq: bool, first: bool)
                         share ^= public & products[row[part]]
         outputs.append(share)
     return np.stack(outputs)
+
+
+# ---- a gate for few words: 2 to 8 pairs, a conjunction for each product ----------------------------------------------
+def _wide_terms(fan: int) -> list[list[int]]:
+    """Rows of the inputs lt_0 .., eq_1 .. of each product lt_k·eq_{k+1}···eq_{fan-1}, k < fan - 1."""
+    return [[k, *range(fan + k, 2 * fan - 1)] for k in range(fan - 1)]
+
+
+@cache
+def wide_gate_rows(fan: int) -> int:
+    """Planes that `wide_gate_deal` makes."""
+    return sum(and_rows(len(term)) for term in _wide_terms(fan))
+
+
+def wide_gate_deal(masks: U64) -> U64:
+    """masks: uint64[2·fan - 1, words], lt rows, then eq_1 ..  Returns `and_deal` of the inputs of each product
+    lt_k·eq_{k+1}···eq_{fan-1}, k < fan - 1, one after the other.
+    """
+    return np.concatenate([and_deal(masks[term]) for term in _wide_terms((len(masks) + 1) // 2)])
+
+
+def wide_gate_share(m: U64, masks: U64, products: U64, *, first: bool) -> U64:
+    """Xor shares of the gate's lt, uint64[1, words].  m: uint64[2·fan - 1, words], the masked inputs; masks: this
+    evaluator's xor shares of their masks; products: its xor shares of `wide_gate_deal`.
+    """
+    fan, at = (len(m) + 1) // 2, 0
+    share: U64 = masks[fan - 1] ^ m[fan - 1] if first else masks[fan - 1].copy()
+    for term in _wide_terms(fan):
+        end = at + and_rows(len(term))
+        share ^= and_share(m[term], masks[term], products[at:end], first=first)
+        at = end
+    return share[None]

@@ -19,6 +19,7 @@ Everything here is bit planes, uint64[rows, words]; the nodes of a level are row
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -37,7 +38,7 @@ class Gate(NamedTuple):
 
     fan: int
     with_eq: bool
-    inputs: npt.NDArray[np.intp]  # rows of the level: lt_low .., eq_low ..; in place of an eq that nobody asks, any row
+    inputs: npt.NDArray[np.intp] | slice  # rows of the level: lt_low .., eq_low ..; for an eq that nobody asks, any row
     dealt: slice  # rows of the products that the helper deals
     outputs: npt.NDArray[np.intp]  # rows among those that the level opens
 
@@ -68,13 +69,6 @@ class Tree(NamedTuple):
         return (self.leaves + 1) * words + self.products * wide
 
 
-def _products(fan: int, *, with_eq: bool) -> int:
-    """Rows that are dealt for a gate; a wide one is a conjunction for each of its products."""
-    if fan <= CHUNK:
-        return len(kernels.gate_products(fan, with_eq))
-    return sum(kernels.and_rows(len(term)) for term in _terms(fan))
-
-
 def _level(nodes: int, at: int) -> tuple[Level, int]:
     """The level above `nodes` nodes, whose products are dealt from row `at` on; and where the next one's begin."""
     lows = range(0, nodes, CHUNK)
@@ -86,7 +80,7 @@ def _level(nodes: int, at: int) -> tuple[Level, int]:
         fan = min(CHUNK, nodes - low)
         inside = range(low, low + fan)
         inputs = np.array([*inside, *(nodes - 1 + max(i, 1) for i in inside)], np.intp)
-        dealt = _products(fan, with_eq=low > 0)
+        dealt = len(kernels.gate_products(fan, low > 0))
         outputs = np.array([lts[low], eqs[low]] if low else [lts[low]], np.intp)
         gates.append(Gate(fan, low > 0, inputs, slice(at, at + dealt), outputs))
         at += dealt
@@ -127,25 +121,23 @@ def _tree(bits: int) -> Tree:
 def _wide_tree(bits: int, chunk: int) -> Tree:
     """Leaves of `chunk` bits, and one gate for all of them."""
     nodes = len(kernels.chunks(bits, chunk))
-    inputs = np.array([*range(nodes), *(nodes - 1 + max(i, 1) for i in range(nodes))], np.intp)
-    products = _products(nodes, with_eq=False)
-    gate = Gate(nodes, False, inputs, slice(0, products), np.array([0], np.intp))
-    return Tree(chunk, kernels.leaf_rows(bits, chunk), 2 * nodes - 1, (Level((gate,), 1, None),), products)
-
-
-def _terms(fan: int) -> list[list[int]]:
-    """lt = xor_k lt_k·eq_{k+1}···eq_{fan-1}: the inputs of each product of a wide gate, lt_0 .., eq_0 .."""
-    return [[k, *range(fan + k + 1, 2 * fan)] for k in range(fan - 1)]
+    if nodes <= CHUNK:
+        level, products = _level(nodes, 0)
+    else:
+        products = kernels.wide_gate_rows(nodes)
+        level = Level((Gate(nodes, False, slice(None), slice(0, products), np.array([0], np.intp)),), 1, None)
+    return Tree(chunk, kernels.leaf_rows(bits, chunk), 2 * nodes - 1, (level,), products)
 
 
 def _tree_of(lo: int, top: int, elements: int, cuts: int) -> Tree:
     return tree(top - lo, kernels.words(elements), kernels.words(cuts * elements))
 
 
-def sign_tiles(elements: int, cuts: int = 1) -> list[slice]:
+@lru_cache(maxsize=1024)
+def sign_tiles(elements: int, cuts: int = 1) -> Sequence[slice]:
     """Tiles of so many numbers with about TILE comparisons each, and an odd number of cache lines a plane of x."""
     step = 512 * (-(-TILE // (512 * cuts)) | 1)
-    return [slice(a, min(a + step, elements)) for a in range(0, elements, step)] or [slice(0, 0)]
+    return tuple(slice(a, min(a + step, elements)) for a in range(0, elements, step)) or (slice(0, 0),)
 
 
 @lru_cache(maxsize=4096)
@@ -160,22 +152,15 @@ def sign_cost(lo: int, top: int, elements: int, cuts: int = 1) -> tuple[int, int
 
 
 def _gate_deal(masks: U64, gate: Gate) -> U64:
-    if gate.fan <= CHUNK:
-        return kernels.gate_deal(masks, with_eq=gate.with_eq)
-    return np.concatenate([kernels.and_deal(masks[term]) for term in _terms(gate.fan)])
+    wide = gate.fan > CHUNK
+    return kernels.wide_gate_deal(masks) if wide else kernels.gate_deal(masks, with_eq=gate.with_eq)
 
 
 def _gate_share(m: U64, masks: U64, products: U64, gate: Gate, *, first: bool) -> U64:
-    """Xor shares of the gate's outputs; of a wide one, a conjunction for each of its products."""
-    if gate.fan <= CHUNK:
-        return kernels.gate_share(m, masks, products, with_eq=gate.with_eq, first=first)
-    last, at = gate.fan - 1, 0
-    share: U64 = masks[last] ^ m[last] if first else masks[last].copy()
-    for term in _terms(gate.fan):
-        end = at + kernels.and_rows(len(term))
-        share ^= kernels.and_share(m[term], masks[term], products[at:end], first=first)
-        at = end
-    return share[None]
+    """Xor shares of the gate's outputs."""
+    if gate.fan > CHUNK:
+        return kernels.wide_gate_share(m, masks, products, first=first)
+    return kernels.gate_share(m, masks, products, with_eq=gate.with_eq, first=first)
 
 
 def _next(level: Level, rows: U64, opened: U64) -> U64:
@@ -187,28 +172,26 @@ def _mask(p: Place, level: int, rows: int, words: int) -> U64:
     return fresh(p, memory.empty((rows, words), np.uint64), LEVEL + level, xor=True)
 
 
-def _side_by_side(rows: list[U64], n: int) -> U64:
-    """Of each cut [rows, words of n bits] -> [rows, words]: the n bits of every cut, one cut's behind another's."""
-    if len(rows) == 1:
-        return rows[0]
-    planes = np.stack(rows, axis=1)
-    if n % 64:
+def _side_by_side(planes: U64, n: int) -> U64:
+    """[rows, cuts, words of n bits] -> [rows, words]: the n bits of every cut, one cut's behind another's."""
+    rows, cuts, _ = planes.shape
+    if n % 64 and cuts > 1:
         bits = np.unpackbits(planes.astype("<u8", copy=False).view(np.uint8), axis=-1, count=n, bitorder="little")
-        packed = np.packbits(bits.reshape(len(planes), -1), axis=-1, bitorder="little")
-        whole = memory.zeros((len(planes), 8 * kernels.words(len(rows) * n)), np.uint8)
+        packed = np.packbits(bits.reshape(rows, -1), axis=-1, bitorder="little")
+        whole = memory.zeros((rows, 8 * kernels.words(cuts * n)), np.uint8)
         whole[:, : packed.shape[1]] = packed
         planes = whole.view("<u8").astype(np.uint64, copy=False)
-    return planes.reshape(len(planes), -1)
+    return planes.reshape(rows, -1)
 
 
-async def sign_planes(p: Place, tile: int, x: U64, cuts: U64, lo: int, top: int, elements: int) -> list[U64]:
+async def sign_planes(p: Place, tile: int, x: U64, cuts: U64, lo: int, top: int, elements: int) -> Sequence[U64]:
     """One tile of so many elements in all.  x: uint64[elements of the tile], m at an evaluator, λ at the helper; the
     sign is in bit `top`.  Returns the planes of the parts of the signs of x - cut, one cut's bits behind another's.
     """
     t = _tree_of(lo, top, elements, len(cuts))
     if p.rank == HELPER:
         return [await _deal_sign(p, tile, t, kernels.to_planes(x, lo, top + 1), kernels.words(len(cuts) * len(x)))]
-    return await _evaluate_sign(p, tile, t, [kernels.to_planes(x - cut, lo, top + 1) for cut in cuts], len(x))
+    return await _evaluate_sign(p, tile, t, x, cuts, lo, top)
 
 
 async def _deal_sign(p: Place, tile: int, t: Tree, rho: U64, words: int) -> U64:
@@ -233,19 +216,14 @@ async def _deal_sign(p: Place, tile: int, t: Tree, rho: U64, words: int) -> U64:
     return parts
 
 
-async def _evaluate_sign(p: Place, tile: int, t: Tree, cuts: list[U64], n: int) -> list[U64]:
-    """Leaves, then a gate level a round; the last opening carries λ's top bit, and m's is added in the open.  cuts: the
-    planes of m - cut for each of them.
-    """
-    words, first = kernels.words(len(cuts) * n), p.rank == FIRST
+async def _evaluate_sign(p: Place, tile: int, t: Tree, x: U64, cuts: U64, lo: int, top: int) -> Sequence[U64]:
+    """Leaves, then a gate level a round; the last opening carries λ's top bit, and m's is added in the open."""
+    n, first = len(x), p.rank == FIRST
+    words = kernels.words(len(cuts) * n)
     likes = [(WORD, (t.leaves + 1, kernels.words(n))), (WORD, (t.products, words))]
     leaves, *products = await take(p, tile, likes[: 1 + bool(t.levels)])
-    rows = []
-    for c in cuts:
-        lt, eq = kernels.leaf_share(c[:-1], leaves[:-1], t.chunk, first=first)
-        rows.append(np.concatenate([lt, eq[1:], leaves[-1:], c[-1:]]))
-    every = _side_by_side(rows, n)
-    share, top_share, top = every[:-2], every[-2], every[-1]
+    every = _side_by_side(kernels.leaves(x, cuts, lo, top, leaves, t.chunk, first=first), n)
+    share, top_share, top_m = every[:-2], every[-2], every[-1]
     mask = _mask(p, 0, t.opened, words)
     share ^= mask
     if not t.levels:
@@ -260,4 +238,4 @@ async def _evaluate_sign(p: Place, tile: int, t: Tree, cuts: list[U64], n: int) 
         if i == len(t.levels) - 1:
             share ^= top_share
         m, mask = _next(level, m, await opened(p, share, xor=True)), _next(level, mask, opened_mask)
-    return [m[0] ^ top, mask[0]]
+    return m[0] ^ top_m, mask[0]

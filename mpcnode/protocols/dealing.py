@@ -75,16 +75,18 @@ def give(
     """
     paid = payee(p, tile)
     minus = np.bitwise_xor if xor else np.subtract
-    purpose = DEALT
-    for v in values:
-        part = memory.empty(v.shape, v.dtype)
-        for i in range(FIRST, p.size):
-            row = shares[i - FIRST] if i <= len(shares) else part
-            if i != paid:
-                minus(v, p.common(i, purpose, row), v)
-        if paid <= len(shares):
+    others, rows = _others(p.size, paid), len(shares)
+    for purpose, v in enumerate(values, DEALT):
+        part = None
+        for i in others:
+            if i <= rows:
+                share = shares[i - FIRST]
+            else:
+                share = part = memory.empty(v.shape, v.dtype) if part is None else part
+            minus(v, p.common(i, purpose, share), v)
+        if paid <= rows:
             shares[paid - FIRST][...] = v
-        purpose, shares = purpose + 1, ()
+        rows = 0  # the other values' shares are nobody's here
     yield Exchange([Send(paid, v, p.op) for v in values], (), When.DEAL)
 
 
@@ -137,6 +139,8 @@ def flat(x: Sharing) -> Array:
 
 def terms(x: Sharing, axes: Sequence[int]) -> Array:
     """[parts, terms, elements]: what is summed up over these axes of the shape, and where."""
+    if not axes:
+        return memory.contiguous(x).reshape(len(x), 1, -1)
     summed = [a + 1 for a in axes]
     left = [a for a in range(1, x.ndim) if a not in summed]
     lengths = (math.prod(x.shape[a] for a in some) for some in (summed, left))

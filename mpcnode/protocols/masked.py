@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -85,14 +86,15 @@ class Masked(Protocol):
         if p.rank == HELPER:
             return x
         out = memory.copy(x)
-        out[0, ...] = x[0] ^ c if x.dtype == np.uint8 else np.add(x[0], c)
+        plus = np.bitwise_xor if x.dtype == np.uint8 else np.add
+        plus(x[0], c, out[0, ...])
         return out
 
     async def share(self, p: Place, owner: int, shape: tuple[int, ...], value: Array | None) -> Sharing:
         """λ = λ_D alone when an evaluator D owns the value, else all λ_i; the owner sends m.  1 round."""
         if owner >= p.size:
             return await self._share_guest(p, owner, shape, value)
-        out = memory.zeros((self.parts(p), *shape), np.uint64)
+        out = memory.zeros((self.parts(p), *shape), WORD)
         mask = memory.zeros(shape, np.uint64)
         if owner == HELPER:
             mask = renew(p, out)
@@ -123,7 +125,7 @@ class Masked(Protocol):
             m = np.array(np.add(value, p.common(HELPER, MASK, memory.empty(shape, np.uint64))), order="C")
             await exchange([p.to(i, m) for i in range(FIRST, p.size)])
             return m[None]
-        out = memory.zeros((self.parts(p), *shape), np.uint64)
+        out = memory.zeros((self.parts(p), *shape), WORD)
         if p.rank == HELPER:
             p.common(guest, MASK, out[0, ...])
             rest = memory.copy(out[0])
@@ -182,7 +184,7 @@ class Masked(Protocol):
             message = lambda p, k, at, mask: fused.mul(p, k, one[:, at], other[:, at], mask, by)  # noqa: E731
             return await self._opened(p, x.shape, message)
         a, b = flat(x[:2]), flat(y[:2])
-        out = memory.empty((len(x), a.shape[1]), np.uint64)
+        out = memory.empty((len(x), a.shape[1]), WORD)
 
         async def body(p: Place, k: int, at: slice) -> None:
             mask = renew(p, out[:, at])
@@ -206,7 +208,7 @@ class Masked(Protocol):
         self, p: Place, shape: tuple[int, ...], message: Message, cuts: Sequence[slice] | None = None
     ) -> Sharing:
         """What the evaluators' messages add up to, less the fresh mask in each of them, as a new sharing.  1 round."""
-        out = memory.empty((shape[0], math.prod(shape[1:])), np.uint64)
+        out = memory.empty((shape[0], math.prod(shape[1:])), WORD)
 
         async def body(p: Place, k: int, at: slice) -> None:
             s = await message(p, k, at, renew(p, out[:, at]))
@@ -224,20 +226,24 @@ class Masked(Protocol):
         """
         c = unit(p.size - FIRST, f.times)
         factors = whole(p, f, x, y) if c is None else apart(p, x, y, c)
-        out = memory.empty((len(x), *f.shape), np.uint64)
+        out = memory.empty((len(x), *f.shape), WORD)
         behind = (slice(None),) * (-1 - f.axis)
 
         async def body(p: Place, k: int, at: slice) -> None:
             cut: tuple[Any, ...] = (..., at, *behind)
             result = out[cut]
-            masks = memory.empty(result.shape, np.uint64)
-            mask = renew(p, masks)
-            held = slice(p.rank != HELPER, None)
-            result[held] = masks[held]
-            s = memory.zeros(mask.shape, np.uint64)
-            if p.rank != HELPER:
+            if result.flags.c_contiguous:  # it has the masks' place
+                mask = renew(p, result)
+            else:
+                masks = memory.empty(result.shape, WORD)
+                mask = renew(p, masks)
+                held = slice(p.rank != HELPER, None)
+                result[held] = masks[held]
+            if p.rank == HELPER:
+                s = memory.zeros(mask.shape, WORD)
+            else:
                 [s] = await take(p, k, [(WORD, mask.shape)])
-                s = s + mask
+                s = np.add(s, mask)
             for left, right in factors:
                 f.accumulate(s, left(cut), right, negate=False)
             if p.rank == HELPER:
@@ -280,7 +286,7 @@ class Masked(Protocol):
         is stochastic and unbiased.
         """
         a = flat(x[:1])
-        out = memory.empty((len(x), a.shape[1]), np.uint64)
+        out = memory.empty((len(x), a.shape[1]), WORD)
         wrap = fused.wrap_dtype(by)
 
         async def body(p: Place, k: int, at: slice) -> None:
@@ -337,12 +343,14 @@ class Masked(Protocol):
         o_i.  1 round.  w truncated on the way: see fused.py.  A sum over axes is linear in the o_i less λ'_i: each
         evaluator adds up its own, and one λ'_i goes on top.
         """
-        shape = tuple(n for i, n in enumerate(w.shape[1:]) if i not in axes)
+        shape = tuple(n for i, n in enumerate(w.shape[1:]) if i not in axes) if axes else w.shape[1:]
         bits, a = terms(b[:1], axes), terms(w[:2], axes)
-        flip = np.uint8(0 if keep or p.rank == HELPER else 1)
+        flip = not keep and p.rank != HELPER
 
         async def message(p: Place, k: int, at: slice, mask: Array) -> Array | None:
-            m, x = bits[0, :, at] ^ flip, a[:, :, at]
+            m, x = bits[0, :, at], a[:, :, at]
+            if flip:
+                m = m ^ np.uint8(1)
             if by:
                 return await fused.select(p, k, m, x, mask, by)
             if p.rank == HELPER:
@@ -357,7 +365,7 @@ class Masked(Protocol):
     async def inject(self, p: Place, b: Sharing) -> Sharing:
         """[β] for b = m_b ^ β;  o_i = λ'_i + (1 - 2m_b)·β_i {+ m_b};  m' = Σ o_i.  1 round."""
         bits = flat(b)
-        out = memory.empty((self.parts(p), bits.shape[1]), np.uint64)
+        out = memory.empty((self.parts(p), bits.shape[1]), WORD)
 
         async def body(p: Place, k: int, at: slice) -> None:
             mask = renew(p, out[:, at])
@@ -414,6 +422,7 @@ class Masked(Protocol):
 Factors: TypeAlias = "list[tuple[Callable[[tuple[Any, ...]], Array], Array]]"
 
 
+@lru_cache(maxsize=64)
 def unit(evaluators: int, times: int) -> int | None:
     """c with c·n = `times` in Z_2^64 for n evaluators, None if there is none (n = 2 wants twice the product)."""
     if times == 2 and evaluators % 2 == 0:
@@ -457,9 +466,10 @@ def apart(p: Place, x: Sharing, y: Sharing, c: int) -> Factors:
     return [(left(i + 1, -c), other + together) for i, other in enumerate(others)]
 
 
-def axis_tiles(shape: tuple[int, ...], axis: int, least: int) -> list[slice]:
+@lru_cache(maxsize=1024)
+def axis_tiles(shape: tuple[int, ...], axis: int, least: int) -> Sequence[slice]:
     """Cuts of one axis so that a tile has about TILE elements, and not less than `least` entries."""
     length = shape[axis]
     entry_elements = max(1, math.prod(shape) // max(1, length))
     step = max(least, -(-TILE // entry_elements))  # rounded up: tiles are numbered with 16 bits
-    return [slice(a, min(a + step, length)) for a in range(0, length, step)] or [slice(0, 0)]
+    return tuple(slice(a, min(a + step, length)) for a in range(0, length, step)) or (slice(0, 0),)

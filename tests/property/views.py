@@ -132,15 +132,17 @@ def record(patch: pytest.MonkeyPatch, known: list[View]) -> None:
         return got
 
     async def swap(p: Place, s: Array) -> list[Array]:
-        got = await dealing.swap(p, s)
+        got = await proper_swap(p, s)
         opened[p.rank, p.op, p.step, p._tile] += 1
         note(p, "opened", opened[p.rank, p.op, p.step, p._tile] - 1, [s, *got])
         return got
 
     opened: Counter[Key] = Counter()
+    proper_swap = dealing.swap
+    for module in (dealing, masked):
+        patch.setattr(module, "swap", swap)
     for module in (masked, comparison, lookup):
         patch.setattr(module, "fresh", fresh)
-        patch.setattr(module, "swap", swap)
     for module in (masked, comparison, lookup, fused):
         patch.setattr(module, "take", take)
     patch.setattr(masked, "renew", renew)

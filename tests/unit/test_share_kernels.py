@@ -168,6 +168,28 @@ def test_wide_leaves(setting: None, chunk: int, first: bool) -> None:
 
 
 @pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("chunk", range(4, 9))
+def test_leaves_of_several_cuts(setting: None, chunk: int, first: bool) -> None:
+    """Of one chunk and of more, on whole words and not."""
+    for lo, top, size, cuts in [(0, 1, 1, 1), (2, 6, 70, 3), (18, 45, 64, 7), (0, 63, 129, 1), (10, 23, 40_001, 2)]:
+        r = rng(top, size)
+        dealt = ring(r, reference.leaf_rows(top - lo, chunk) + 1, reference.words(size))
+        same("leaves", ring(r, size), ring(r, cuts), lo, top, dealt, chunk, first=first)
+    dealt = ring(r, reference.leaf_rows(6, chunk) + 1, 1)
+    same("leaves", ring(r, 40)[::-2], ring(r, 6)[::2], 3, 9, dealt, chunk, first=first)
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("fan", range(2, 9))
+def test_wide_gates(setting: None, fan: int, first: bool) -> None:
+    for words in [*WORDS[:9], 300]:
+        r = rng(fan, words)
+        m, masks = ring(r, 2 * fan - 1, words), ring(r, 2 * fan - 1, words)
+        same("wide_gate_deal", masks)
+        same("wide_gate_share", m, masks, ring(r, reference.wide_gate_rows(fan), words), first=first)
+
+
+@pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize("with_eq", [False, True])
 @pytest.mark.parametrize("fan", [2, 3, 4])
 def test_gates(setting: None, fan: int, with_eq: bool, first: bool) -> None:
@@ -208,6 +230,21 @@ def test_leaves_and_gates_refuse() -> None:
     for chunk in (3, 9):
         with pytest.raises(ValueError, match="chunks of 4 to 8 bits"):
             native.leaf_deal(ring(r, 4, 2), chunk)
+        with pytest.raises(ValueError, match="chunks of 4 to 8 bits"):
+            native.leaves(ring(r, 64), ring(r, 1), 0, 4, ring(r, 16, 1), chunk, first=True)
+    for lo, top in [(-1, 3), (4, 4), (0, 64)]:
+        with pytest.raises(ValueError, match="of 63"):
+            native.leaves(ring(r, 64), ring(r, 1), lo, top, ring(r, 16, 1), first=True)
+    for elements, rows in [(64, 15), (65, 16)]:
+        with pytest.raises(ValueError, match="dealt: want"):
+            native.leaves(ring(r, elements), ring(r, 1), 0, 4, ring(r, rows, 1), first=True)
+    with pytest.raises(ValueError, match="cuts: want"):
+        native.leaves(ring(r, 64), ring(r, 1).view(np.int64), 0, 4, ring(r, 16, 1), first=True)
+    for rows in (1, 2, 17):
+        with pytest.raises(ValueError, match=r"2 to 8 bits|masks: want"):
+            native.wide_gate_deal(ring(r, rows, 2))
+    with pytest.raises(ValueError, match="products: want"):
+        native.wide_gate_share(ring(r, 5, 2), ring(r, 5, 2), ring(r, 4, 2), first=True)
     for rows in (0, 2, 10):
         with pytest.raises(ValueError, match="2 to 4 pairs"):
             native.gate_deal(ring(r, rows, 2), with_eq=True)

@@ -22,9 +22,12 @@ from mpcnode.kernels.native.planes import (
     gate_share,
     leaf_deal,
     leaf_share,
+    leaves,
     pack_bits,
     to_planes,
     unpack_bits,
+    wide_gate_deal,
+    wide_gate_share,
 )
 from mpcnode.kernels.native.products import conv, conv_add, matmul, matmul_add
 from mpcnode.kernels.native.shares import (
@@ -46,6 +49,7 @@ from mpcnode.kernels.reference import (
     gate_products,
     gate_sums,
     leaf_rows,
+    wide_gate_rows,
     words,
 )
 
@@ -69,6 +73,7 @@ __all__ = [
     "leaf_deal",
     "leaf_rows",
     "leaf_share",
+    "leaves",
     "matmul",
     "matmul_add",
     "mul_share",
@@ -89,5 +94,8 @@ __all__ = [
     "trunc_open",
     "trunc_share",
     "unpack_bits",
+    "wide_gate_deal",
+    "wide_gate_rows",
+    "wide_gate_share",
     "words",
 ]

@@ -6,7 +6,7 @@ from functools import cache
 
 from mpcnode.kernels.memory import empty
 from mpcnode.kernels.native.buffers import BYTE, BYTES, bytes_of, from_buffer, lib, made, words_of
-from mpcnode.kernels.reference import CHUNK, U8, U64, and_rows, gate_products, leaf_rows, words
+from mpcnode.kernels.reference import CHUNK, U8, U64, and_rows, gate_products, leaf_rows, wide_gate_rows, words
 
 
 def pack_bits(bits: U8) -> U64:
@@ -91,6 +91,23 @@ def leaf_share(c: U64, monomials: U64, chunk: int = CHUNK, *, first: bool) -> tu
     return lt, eq
 
 
+def leaves(x: U64, cuts: U64, lo: int, top: int, dealt: U64, chunk: int = CHUNK, *, first: bool) -> U64:
+    """The leaves of bits lo .. top-1 of x - cut for all cuts.  x: uint64[elements], cuts: uint64[cuts], public; dealt:
+    xor shares of `leaf_deal` and one row more.  Returns uint64[2·chunks + 1, cuts, words]: lt, eq but the lowest
+    chunk's, then the last dealt row and bit `top`.
+    """
+    if not 0 <= lo < top <= 63:
+        raise ValueError(f"bits {lo} to {top} of 63")
+    _check_chunk(chunk)
+    bits, count = top - lo, words(x.size)
+    out, data = made((1 + 2 * -(-bits // chunk), cuts.size, count))
+    planes, moved = made((bits + 1, count))[1], made((x.size,))[1]
+    rows = words_of(dealt, (leaf_rows(bits, chunk) + 1, count), "dealt")
+    operands = words_of(x, (x.size,), "x"), words_of(cuts, (cuts.size,), "cuts"), cuts.size, rows, len(dealt), x.size
+    lib.mpc_leaves(data, planes, moved, *operands, lo, top, chunk, first)
+    return out
+
+
 # ---- comparison gates: 2 to 4 neighbouring (lt, eq) pairs into one ---------------------------------------------------
 @cache
 def _gate_sets(fan: int, with_eq: bool) -> bytes:
@@ -131,4 +148,31 @@ def gate_share(m: U64, masks: U64, products: U64, *, with_eq: bool, first: bool)
         with_eq,
         first,
     )
+    return out
+
+
+# ---- a gate for few words: 2 to 8 pairs, a conjunction for each product ----------------------------------------------
+def wide_gate_deal(masks: U64) -> U64:
+    """masks: uint64[2·fan - 1, words], lt rows, then eq_1 ..  Returns `and_deal` of the inputs of each product
+    lt_k·eq_{k+1}···eq_{fan-1}, k < fan - 1, one after the other.
+    """
+    rows, count = masks.shape
+    fan = (rows + 1) // 2
+    _check_fan(fan)
+    products, data = made((wide_gate_rows(fan), count))
+    lib.mpc_wide_gate_deal(data, words_of(masks, (2 * fan - 1, count), "masks"), count, fan)
+    return products
+
+
+def wide_gate_share(m: U64, masks: U64, products: U64, *, first: bool) -> U64:
+    """Xor shares of the gate's lt, uint64[1, words].  m: uint64[2·fan - 1, words], the masked inputs; masks: this
+    evaluator's xor shares of their masks; products: its xor shares of `wide_gate_deal`.
+    """
+    rows, count = m.shape
+    fan = (rows + 1) // 2
+    _check_fan(fan)
+    out, data = made((1, count))
+    shape = 2 * fan - 1, count
+    dealt = words_of(products, (wide_gate_rows(fan), count), "products")
+    lib.mpc_wide_gate_share(data, words_of(m, shape, "m"), words_of(masks, shape, "masks"), dealt, count, fan, first)
     return out
