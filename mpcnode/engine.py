@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mpcnode import kernels
 from mpcnode.graph import Graph, Kind, Op
 from mpcnode.kernels.memory import WATCHER
 from mpcnode.matching import joins, match_rows
@@ -23,7 +24,7 @@ from mpcnode.ops import Local, constant, interactive, local
 from mpcnode.party import Party, Place
 from mpcnode.protocols import Protocol
 from mpcnode.rounds import Array, Exchange, Finished, Inbox, Kernel, Lockstep, When, going_on
-from mpcnode.tape import Tapes
+from mpcnode.tape import Body, Tapes
 
 LEAST_TURNS = 8  # iterations, for each turn of who is dealt, that are worth a tape: the first costs several times one
 ONCE = ("input", "load", "store", "reveal")  # ops of which owners and recipients hear
@@ -371,7 +372,7 @@ async def _loop(run: Run, plan: Plan, i: int, args: Sequence[Array], step: int, 
         at = length - 1 - turn if reverse else turn
         slices = [x[(*front, at, ...)] for x, front in zip(scanned, lead, strict=True)]
         number, params = step * length + turn, [*fixed, *carry, *slices]
-        sweep = partial(_sweep, run, body, step=number, counting=inside)
+        sweep: Body = partial(_sweep, run, body, step=number, counting=inside)  # type: ignore[assignment]  # awaitable
         outputs = await (sweep(params) if tapes is None else tapes.sweep(sweep, params, number))
         carry = outputs[:carried]
         for k, (y, n) in enumerate(zip(outputs[carried:], out_lead, strict=True)):
@@ -389,7 +390,7 @@ async def _loop(run: Run, plan: Plan, i: int, args: Sequence[Array], step: int, 
 def _tapes(run: Run, plan: Plan, i: int, length: int) -> Tapes | None:
     """The tapes of a loop's body, if it is to have any; of a loop in a loop always the same."""
     body, period = plan.bodies[i], run.protocol.period(run.party.computing)
-    if run.observed or not body.single or length * plan.often < LEAST_TURNS * period:
+    if run.observed or not body.single or kernels.NAME != "native" or length * plan.often < LEAST_TURNS * period:
         return None
     if plan.often == 1:
         return Tapes(period, plan.graph.ops[i].integer("consts"))

@@ -31,7 +31,7 @@ from mpcnode.party import STEP_BYTES
 from mpcnode.rounds import Array, Exchange, Inbox, Kernel, Send
 
 LINE = 64  # bytes: arrays begin at whole cache lines
-MOST_BYTES = 96 << 20  # of a tape's arrays: where an iteration needs more, its kernels are all of the time
+MOST_BYTES = 32 << 20  # of a tape's arrays: where an iteration needs more, its kernels take nearly all of the time
 
 Call: TypeAlias = "tuple[Callable[..., Any], tuple[Any, ...]]"
 Body: TypeAlias = Callable[[Sequence[Array]], Kernel["list[Array]"]]
@@ -54,6 +54,7 @@ class Tape(NamedTuple):
     last: list[Call]  # behind the last stop
     outputs: list[Array]
     step: list[int]  # one number, the iteration's, which draws read
+    blocks: list[Array]  # where all arrays stand: the compiled kernels' arguments are bare pointers into them
 
 
 @types.coroutine
@@ -92,15 +93,18 @@ class Tapes:
     def sweep(self, body: Body, params: Sequence[Array], step: int) -> Kernel[list[Array]]:
         """Run an iteration: as ever, or from a tape."""
         turn = step % self._period
-        if turn not in self._tapes:
-            return self._record(turn, body, params, step)
-        tape = self._tapes[turn]
-        if tape is None:
-            return body(params)
-        return play(tape, params, step) if turn in self._tried else self._try(turn, tape, body, params, step)
+        tape = self._tapes.get(turn)
+        kernel: Any
+        if tape is not None:
+            kernel = play(tape, params, step) if turn in self._tried else self._try(turn, tape, body, params, step)
+        else:
+            kernel = body(params) if turn in self._tapes else self._record(turn, body, params, step)
+        return cast("Kernel[list[Array]]", kernel)
 
     @types.coroutine
-    def _record(self, turn: int, body: Body, params: Sequence[Array], step: int) -> Generator[Exchange, Inbox, list[Array]]:
+    def _record(
+        self, turn: int, body: Body, params: Sequence[Array], step: int
+    ) -> Generator[Exchange, Inbox, list[Array]]:
         recorder = Recorder(step)
         inputs = list(map(recorder.taken, params))
         sweep, got = body(inputs), None
@@ -135,7 +139,7 @@ class Tapes:
             outputs: list[Array] = stop.value
         finally:
             sweep.close()
-        if _same(play(tape, params, step), stops, outputs):
+        if _same(cast("Kernel[list[Array]]", play(tape, params, step)), stops, outputs):
             self._tried.add(turn)
         else:
             self._tapes[turn] = None
@@ -159,11 +163,11 @@ def _same(played: Kernel[list[Array]], stops: list[tuple[Exchange, Inbox]], outp
                     return False
             got = answer
         played.send(got)
-        return False
     except StopIteration as stop:
         return len(stop.value) == len(outputs) and all(map(_equal, stop.value, outputs))
     finally:
         played.close()
+    return False  # it stops once more
 
 
 def _equal(x: Array, y: Array) -> bool:
@@ -178,13 +182,23 @@ class Recorder:
         self._calls: list[Call] = []
         self._stops: list[Stop] = []
         self._free: dict[int, list[Array]] = defaultdict(list)  # blocks by size
+        self._blocks: list[Array] = []
         self._ends: list[tuple[int, int]] = []  # where blocks begin and end, in order
         self._bytes = 0
         self.why = ""  # there will be no tape
 
     def give_up(self, why: str) -> None:
-        """The body runs on as ever, and gets no tape."""
+        """The body runs on as ever, and gets no tape; what was written down would only keep arrays alive."""
         self.why = self.why or why
+        self._calls.clear()
+        for calls, _, into in self._stops:
+            calls.clear()
+            into.clear()
+
+    def log(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        """Write a call down."""
+        if not self.why:
+            self._calls.append((function, args))
 
     # ---- arrays ------------------------------------------------------------------------------------------------------
     def empty(self, shape: Sequence[int] | int, dtype: npt.DTypeLike) -> Array:
@@ -205,6 +219,7 @@ class Recorder:
         whole = np.empty(size + LINE, np.uint8)
         start = _address(whole)
         block = whole[-start % LINE :][:size]
+        self._blocks.append(block)
         self._ends.insert(bisect(self._ends, (start, 0)), (_address(block), _address(block) + size))
         self._bytes += size
         if self._bytes > MOST_BYTES:
@@ -238,7 +253,7 @@ class Recorder:
     # ---- calls -------------------------------------------------------------------------------------------------------
     def done(self, function: Callable[..., Any], *args: Any) -> None:
         """Write a call down, and make it."""
-        self._calls.append((function, args))
+        self.log(function, args)
         function(*args)
 
     def made(self, function: Callable[..., Any], args: Any, options: dict[str, Any], *, out: bool = False) -> Any:
@@ -251,7 +266,9 @@ class Recorder:
             return found
         for x in given if isinstance(found, np.ndarray) else ():
             if np.may_share_memory(found, _plain(x)):
-                return _view(found, x)
+                return _view(cast(Array, found), x)
+        if self.why:
+            return found
         mine = self.empty(found.shape, found.dtype)
         place = self.alias(mine)
         if out:
@@ -262,35 +279,37 @@ class Recorder:
 
     def called(self, function: Callable[..., Any], args: Sequence[Any]) -> None:
         """A compiled function is about to be called."""
-        self._calls.append((function, tuple(args)))
+        self.log(function, tuple(args))
 
     def drawn(self, fill: Callable[[bytes, Array], Array], step: int, address: bytes, out: Array) -> None:
         """`out` is about to be filled with the randomness of an address, which begins with the step."""
         if step != self._step[0] or not isinstance(out, Traced):
             self.give_up("a draw that is not the iteration's own")
-        self._calls.append((_draw, (fill, self._step, address[STEP_BYTES:], self.alias(out))))
+        self.log(_draw, (fill, self._step, address[STEP_BYTES:], self.alias(out)))
 
     # ---- stops -------------------------------------------------------------------------------------------------------
     def stopped(self, what: Exchange) -> Exchange:
         """The body stops for this."""
         own = Exchange([Send(peer, self.alias(array), op) for peer, array, op in what.send], list(what.recv), what.when)
-        self._stops.append(Stop(self._calls, own, []))
-        self._calls = []
+        if not self.why:
+            self._stops.append(Stop(self._calls, own, []))
+            self._calls = []
         return own
 
     def received(self, got: Inbox | None) -> Inbox:
         """What came, as the body is to have it."""
         mine = [self.taken(x) for x in got or ()]
-        self._stops[-1].into.extend(map(self.alias, mine))
+        if not self.why:
+            self._stops[-1].into.extend(map(self.alias, mine))
         return mine
 
     def tape(self, steady: list[Array], inputs: Sequence[Array], outputs: Sequence[Array]) -> Tape | None:
         """What was recorded; None if not all of it was understood."""
         begins, ends = list(map(self.alias, inputs)), list(map(self.alias, outputs))
-        return None if self.why else Tape(steady, begins, self._stops, self._calls, ends, self._step)
+        return None if self.why else Tape(steady, begins, self._stops, self._calls, ends, self._step, self._blocks)
 
 
-class Traced(np.ndarray):  # type: ignore[type-arg]
+class Traced(np.ndarray[Any, Any]):
     """An array of a recorder's, or a view of one: tells it what is done with it."""
 
     block: Array | None = None
@@ -344,7 +363,7 @@ class Traced(np.ndarray):  # type: ignore[type-arg]
         recorder.done(operator.setitem, recorder.alias(mine).reshape(self.shape), ..., recorder.alias(self))
         return mine
 
-    def astype(self, dtype: Any, *rest: Any, copy: bool = True, **options: Any) -> Any:
+    def astype(self, dtype: Any, *rest: Any, copy: bool = True, **options: Any) -> Any:  # type: ignore[override]
         recorder = WATCHER.get()
         if not isinstance(recorder, Recorder):
             return _plain(self).astype(dtype, *rest, copy=copy, **options)
@@ -423,7 +442,7 @@ def _leaves(x: Any) -> Iterator[Any]:
         yield x
 
 
-# ---- what a tape calls, beside numpy and the kernels -------------------------------------------------------------------
+# ---- what a tape calls, beside numpy and the kernels -----------------------------------------------------------------
 def _into(place: Array, function: Callable[..., Any], args: Sequence[Any]) -> None:
     place[...] = function(*args)
 

@@ -19,31 +19,32 @@ ffi = _native.ffi
 
 def _told(function: Callable[..., Any]) -> Callable[..., Any]:
     """A compiled function of which watchers hear; a pointer into their memory is passed on as one that owns nothing."""
-    result = ffi.typeof(function).result.kind
 
     def must(*args: Any) -> None:
         if function(*args):
-            raise MemoryError("no memory for a product")
+            raise MemoryError("no memory to pack a product")
 
-    def tell(watcher: Watcher, args: tuple[Any, ...]) -> None:
-        plain = []
-        for x in args:
-            if isinstance(x, ffi.CData):
-                kind, address = ffi.typeof(x), int(ffi.cast("uintptr_t", x))
-                if watcher.holds(address):
-                    x = ffi.cast(ffi.getctype(kind.item, "*"), address)
-                elif kind.kind != "array":
-                    watcher.give_up("a pointer to foreign memory")
-            plain.append(x)
-        watcher.called(function if result == "void" else must, plain)
+    told = function if ffi.typeof(function).result.kind == "void" else must
 
     def call(*args: Any) -> Any:
         watcher = WATCHER.get()
         if watcher is not None:
-            tell(watcher, args)
+            watcher.called(told, [_pointed(watcher, x) for x in args])
         return function(*args)
 
     return call
+
+
+def _pointed(watcher: Watcher, x: Any) -> Any:
+    """An argument as a watcher may keep it."""
+    if not isinstance(x, ffi.CData):
+        return x
+    kind, address = ffi.typeof(x), int(ffi.cast("uintptr_t", x))
+    if watcher.holds(address):
+        return ffi.cast(ffi.getctype(kind.item, "*"), address)
+    if kind.kind != "array":  # it keeps nothing alive
+        watcher.give_up("a pointer into memory that is not the watcher's")
+    return x
 
 
 lib = SimpleNamespace(**{name: _told(getattr(_native.lib, name)) for name in dir(_native.lib)})
