@@ -72,6 +72,9 @@ class _Unfinished(NamedTuple):
     filled: int  # bytes
 
 
+_NOTHING = Piece(0, 0, -1, 0, b"")
+
+
 class Intake:
     """What came from one peer.  One thread feeds it, and one at a time takes; any may be told that it is over.
 
@@ -140,8 +143,10 @@ class Intake:
         if self._why is not None:  # before what has come, which is of no use any more
             raise Ended(self._why)
         queue, begun = self._queues[channel], self._unfinished.pop(channel, None)
-        if queue and begun is None:
-            piece, number = queue[0], self._number[channel]
+        if begun is None:
+            if not queue and not self.done.is_set():
+                raise Late
+            piece, number = queue[0] if queue else _NOTHING, self._number[channel]
             if piece[1:4] == (due.op, number, due.nbytes) and 0 < piece.nbytes == len(piece.data):  # as nearly always
                 queue.popleft()
                 self._took(channel, piece.nbytes)
