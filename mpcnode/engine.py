@@ -75,14 +75,14 @@ class Plan:
         defs = [tuple(graph.ops[a] for a in op.args) for op in graph.ops]
         self.local = [_wrapping(op, local(op, args)) for op, args in zip(graph.ops, defs, strict=True)]
         self.interactive = [interactive(op, args) for op, args in zip(graph.ops, defs, strict=True)]
-        self.blank: list[Any] = [
-            constant(op) if op.name == "const" else None for op in graph.ops
-        ]  # values before the first op
+        # Values before the first op.
+        self.blank: list[Any] = [constant(op) if op.name == "const" else None for op in graph.ops]
         self.params = [(i, op.integer("index")) for i, op in enumerate(graph.ops) if op.name == "param"]
         given = {i for i, op in enumerate(graph.ops) if op.name in ("const", "param")}
         self.missing = [sum(a not in given for a in args) for args in self.distinct]
         self.first = [i for i, n in enumerate(self.missing) if n == 0 and i not in given]
         self.args = [op.args for op in graph.ops]
+        self.freed = [tuple(a for a in args if graph.ops[a].name != "const") for args in self.distinct]
         for i, op in enumerate(graph.ops):
             self.numbers.append(start)
             start += 1
@@ -261,7 +261,7 @@ class _Frame:
             self.run.hooks.value(plan.numbers[i], plan.graph.ops[i], value)
         if uses[i]:
             values[i] = value
-        for a in plan.distinct[i]:
+        for a in plan.freed[i]:
             uses[a] -= 1
             if not uses[a]:
                 values[a] = None

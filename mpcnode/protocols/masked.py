@@ -307,13 +307,13 @@ class Masked(Protocol):
         """m_top ^ λ_top ^ [m mod 2^top < λ mod 2^top], where m_top is bit `top` of m: m - λ = x holds mod 2^(top+1)
         too; the comparison by a tree of dealt leaves and gates: see comparison.py.  x - cut has m - cut, and x's λ.
         """
-        a, numbers = flat(x[:1]), np.array(cuts or (0,), np.int64).view(np.uint64)
+        a, numbers = flat(x[:1]), compare.ring_elements(cuts or (0,))
         out = np.empty((self.parts(p, Kind.BIT), len(numbers), a.shape[1]), np.uint8)
 
         async def body(p: Place, k: int, at: slice) -> None:
             rows = await compare.sign_planes(p, k, a[0, at], numbers, lo, top, a.shape[1])
-            for part, plane in zip(out, rows, strict=True):
-                part[:, at] = kernels.unpack_bits(plane, part[:, at].size).reshape(len(numbers), -1)
+            for part, plane in zip(out[:, :, at], rows, strict=True):
+                part[...] = kernels.unpack_bits(plane, part.size).reshape(part.shape)
 
         await tiled(p, compare.sign_tiles(a.shape[1], len(numbers)), body)
         return out.reshape(len(out), *([len(numbers)] if cuts else []), *x.shape[1:])
