@@ -1,8 +1,9 @@
 """The lock-step loop: run a verified graph as one party.
 
 A sweep goes over the graph in op order and starts every op whose arguments are there; local ops finish at once,
-interactive ones run to the end of their round, and what they post leaves at once.  Then one exchange ends the round
-for all.  The schedule is a function of the graph alone, so all parties keep it without a word about it.
+interactive ones run to the end of their round, and what is large leaves at once.  Then one exchange ends the round
+for all, unless a single op runs: it goes on until it is done.  The schedule is a function of the graph alone, so all
+parties keep it without a word about it.
 """
 
 from __future__ import annotations
@@ -205,8 +206,7 @@ def _sweep(
                     finish(i, done.result)
                 del begun, got, done  # a value is freed with its last use
             if len(lockstep):
-                turned = yield from lockstep.turn()
-                resumed = {i: (waiting, got) for i, waiting, got in turned}
+                resumed = {i: (waiting, got) for i, waiting, got in (yield from lockstep.turn())}
                 queue += resumed  # in order: they were added so
     finally:
         lockstep.close()
