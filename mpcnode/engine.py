@@ -183,7 +183,9 @@ def _sweep(
     """Run one graph, or a loop's body once, and return its outputs; `counting`: its loops' iterations may be steps."""
     frame = _Frame(run, plan, params, step)
     del params
-    local, args, rules, known = plan.local, plan.args, run.protocol, frame.values.__getitem__
+    ops, numbers, local, args = plan.graph.ops, plan.numbers, plan.local, plan.args
+    rules, watched, known = run.protocol, run.watched, frame.values.__getitem__
+    enter, leave = run.hooks.enter, run.hooks.leave
     here = run.party.at(0, step)  # of local ops, which draw nothing there
     finish, lockstep, queue = frame.finish, Lockstep(), frame.queue
     resumed: dict[int, tuple[Kernel[Any], Inbox]] = {}
@@ -191,11 +193,14 @@ def _sweep(
         while queue:
             while queue:
                 i = heapq.heappop(queue)
-                kernel = local[i]
-                if kernel is not None:
-                    finish(
-                        i, frame.watched(i, kernel, here) if run.watched else kernel(rules, here, *map(known, args[i]))
-                    )
+                if (kernel := local[i]) is not None:
+                    if watched:
+                        enter(numbers[i], ops[i])
+                    value = kernel(rules, here, *map(known, args[i]))
+                    if watched:
+                        leave(numbers[i])
+                    finish(i, value)
+                    del value  # it is freed with its last use
                     continue
                 begun, got = resumed.pop(i) if i in resumed else (frame.begin(i, counting), None)
                 if queue or len(lockstep):
@@ -204,7 +209,7 @@ def _sweep(
                     done = Finished((yield from going_on(begun, got)))
                 if done is not None:
                     finish(i, done.result)
-                del begun, got, done  # a value is freed with its last use
+                del begun, got, done
             if len(lockstep):
                 resumed = {i: (waiting, got) for i, waiting, got in (yield from lockstep.turn())}
                 queue += resumed  # in order: they were added so
@@ -233,14 +238,6 @@ class _Frame:
                 if op.name in ("const", "param"):
                     value = params[op.integer("index")] if op.name == "param" else self.values[i]
                     run.hooks.value(plan.numbers[i], op, value)
-
-    def watched(self, i: int, kernel: Local, here: Place) -> Array:
-        """A local op's value, whose hooks hear of it."""
-        run, plan = self.run, self.plan
-        run.hooks.enter(plan.numbers[i], plan.graph.ops[i])
-        value = kernel(run.protocol, here, *map(self.values.__getitem__, plan.args[i]))
-        run.hooks.leave(plan.numbers[i])
-        return value
 
     def begin(self, i: int, counting: bool) -> Kernel[Any]:
         """Start an op that is not local."""
