@@ -90,6 +90,7 @@ def calls(elements: int) -> list[tuple[str, tuple[Any, ...], dict[str, Any]]]:
         ("to_planes", (x[0], 63 - BITS, 63), {}),
         ("leaf_deal", (rho,), {}),
         ("leaf_share", (rho, ring(reference.leaf_rows(BITS), words)), {"first": True}),
+        ("leaves", (x[0], ring(1), 63 - BITS, 63, ring(reference.leaf_rows(BITS) + 1, words)), {"first": True}),
         ("gate_deal", (gates,), {"with_eq": True}),
         ("gate_share", (gates, gates, products), {"with_eq": True, "first": True}),
     ]

@@ -1,8 +1,9 @@
 """The lock-step loop: run a verified graph as one party.
 
 A sweep goes over the graph in op order and starts every op whose arguments are there; local ops finish at once,
-interactive ones run to the end of their round, and what they post leaves at once.  Then one exchange ends the round
-for all.  The schedule is a function of the graph alone, so all parties keep it without a word about it.
+interactive ones run to the end of their round, and what is large leaves at once.  Then one exchange ends the round
+for all, unless a single op runs: it goes on until it is done.  The schedule is a function of the graph alone, so all
+parties keep it without a word about it.
 """
 
 from __future__ import annotations
@@ -82,14 +83,14 @@ class Plan:
         defs = [tuple(graph.ops[a] for a in op.args) for op in graph.ops]
         self.local = [_wrapping(op, local(op, args)) for op, args in zip(graph.ops, defs, strict=True)]
         self.interactive = [interactive(op, args) for op, args in zip(graph.ops, defs, strict=True)]
-        self.blank: list[Any] = [
-            constant(op) if op.name == "const" else None for op in graph.ops
-        ]  # values before the first op
+        # Values before the first op.
+        self.blank: list[Any] = [constant(op) if op.name == "const" else None for op in graph.ops]
         self.params = [(i, op.integer("index")) for i, op in enumerate(graph.ops) if op.name == "param"]
         given = {i for i, op in enumerate(graph.ops) if op.name in ("const", "param")}
         self.missing = [sum(a not in given for a in args) for args in self.distinct]
         self.first = [i for i, n in enumerate(self.missing) if n == 0 and i not in given]
         self.args = [op.args for op in graph.ops]
+        self.freed = [tuple(a for a in args if graph.ops[a].name != "const") for args in self.distinct]
         for i, op in enumerate(graph.ops):
             self.numbers.append(start)
             start += 1
@@ -191,7 +192,9 @@ def _sweep(
     """Run one graph, or a loop's body once, and return its outputs; `counting`: its loops' iterations may be steps."""
     frame = _Frame(run, plan, params, step)
     del params
-    local, args, rules, known = plan.local, plan.args, run.protocol, frame.values.__getitem__
+    ops, numbers, local, args = plan.graph.ops, plan.numbers, plan.local, plan.args
+    rules, watched, known = run.protocol, run.watched, frame.values.__getitem__
+    enter, leave = run.hooks.enter, run.hooks.leave
     here = run.party.at(0, step)  # of local ops, which draw nothing there
     finish, lockstep, queue = frame.finish, Lockstep(), frame.queue
     resumed: dict[int, tuple[Kernel[Any], Inbox]] = {}
@@ -199,11 +202,14 @@ def _sweep(
         while queue:
             while queue:
                 i = heapq.heappop(queue)
-                kernel = local[i]
-                if kernel is not None:
-                    finish(
-                        i, frame.watched(i, kernel, here) if run.watched else kernel(rules, here, *map(known, args[i]))
-                    )
+                if (kernel := local[i]) is not None:
+                    if watched:
+                        enter(numbers[i], ops[i])
+                    value = kernel(rules, here, *map(known, args[i]))
+                    if watched:
+                        leave(numbers[i])
+                    finish(i, value)
+                    del value  # it is freed with its last use
                     continue
                 begun, got = resumed.pop(i) if i in resumed else (frame.begin(i, counting), None)
                 if queue or len(lockstep):
@@ -212,10 +218,9 @@ def _sweep(
                     done = Finished((yield from going_on(begun, got)))
                 if done is not None:
                     finish(i, done.result)
-                del begun, got, done  # a value is freed with its last use
+                del begun, got, done
             if len(lockstep):
-                turned = yield from lockstep.turn()
-                resumed = {i: (waiting, got) for i, waiting, got in turned}
+                resumed = {i: (waiting, got) for i, waiting, got in (yield from lockstep.turn())}
                 queue += resumed  # in order: they were added so
     finally:
         lockstep.close()
@@ -243,14 +248,6 @@ class _Frame:
                     value = params[op.integer("index")] if op.name == "param" else self.values[i]
                     run.hooks.value(plan.numbers[i], op, value)
 
-    def watched(self, i: int, kernel: Local, here: Place) -> Array:
-        """A local op's value, whose hooks hear of it."""
-        run, plan = self.run, self.plan
-        _tell(run.hooks.enter, plan.numbers[i], plan.graph.ops[i])
-        value = kernel(run.protocol, here, *map(self.values.__getitem__, plan.args[i]))
-        _tell(run.hooks.leave, plan.numbers[i])
-        return value
-
     def begin(self, i: int, counting: bool) -> Kernel[Any]:
         """Start an op that is not local."""
         run, plan, step = self.run, self.plan, self.step
@@ -270,7 +267,7 @@ class _Frame:
             self.run.hooks.value(plan.numbers[i], plan.graph.ops[i], value)
         if uses[i]:
             values[i] = value
-        for a in plan.distinct[i]:
+        for a in plan.freed[i]:
             uses[a] -= 1
             if not uses[a]:
                 values[a] = None
@@ -284,30 +281,41 @@ class _Frame:
 def _watched(hooks: Hooks, number: int, op: Op, kernel: Kernel[Any]) -> Generator[Exchange, Inbox, Any]:
     """A kernel whose hooks hear when it works, and when it rests until a round is over."""
     got: Inbox | None = None
-    _tell(hooks.enter, number, op)
+    hooks.enter(number, op)
     try:
         while True:
             what = kernel.send(got)
             if what.when is When.ROUND:
-                _tell(hooks.leave, number)
+                hooks.leave(number)
                 got = yield what
-                _tell(hooks.enter, number, op)
+                hooks.enter(number, op)
             else:
                 got = yield what
     except StopIteration as stop:
-        _tell(hooks.leave, number)
+        hooks.leave(number)
         return stop.value
     finally:
         kernel.close()
 
 
-def _tell(hook: Callable[..., None], *args: Any) -> None:
-    """Have a hook hear of this, and whenever a tape does it again."""
-    watcher = WATCHER.get()
-    if watcher is None:
-        hook(*args)
-    else:
-        watcher.done(hook, *args)
+class _Told(Hooks):
+    """Hooks of a body, to which a tape of it goes on to tell what it does."""
+
+    def __init__(self, hooks: Hooks) -> None:
+        self._hooks = hooks
+
+    def enter(self, number: int, op: Op) -> None:
+        self._tell(self._hooks.enter, number, op)
+
+    def leave(self, number: int) -> None:
+        self._tell(self._hooks.leave, number)
+
+    def _tell(self, hook: Callable[..., None], *args: Any) -> None:
+        watcher = WATCHER.get()
+        if watcher is None:
+            hook(*args)
+        else:
+            watcher.done(hook, *args)
 
 
 async def _once(run: Run, p: Place, plan: Plan, op: Op, args: Sequence[Any]) -> Array:
@@ -368,11 +376,12 @@ async def _loop(run: Run, plan: Plan, i: int, args: Sequence[Array], step: int, 
     counted = counting and i in plan.counted
     inside = counting and not counted
     tapes = _tapes(run, plan, i, length)
+    told = run if tapes is None or not run.watched else run._replace(hooks=_Told(run.hooks))
     for turn in range(length):
         at = length - 1 - turn if reverse else turn
         slices = [x[(*front, at, ...)] for x, front in zip(scanned, lead, strict=True)]
         number, params = step * length + turn, [*fixed, *carry, *slices]
-        sweep: Body = partial(_sweep, run, body, step=number, counting=inside)  # type: ignore[assignment]  # awaitable
+        sweep: Body = partial(_sweep, told, body, step=number, counting=inside)  # type: ignore[assignment]  # awaitable
         outputs = await (sweep(params) if tapes is None else tapes.sweep(sweep, params, number))
         carry = outputs[:carried]
         for k, (y, n) in enumerate(zip(outputs[carried:], out_lead, strict=True)):

@@ -124,8 +124,9 @@ class Lockstep:
                     got = yield what
                     continue
                 if what.send:
-                    self._send += what.send
-                    self._bytes += sum(s.array.nbytes for s in what.send)
+                    for send in what.send:
+                        self._send.append(send)
+                        self._bytes += send.array.nbytes
                     if self._bytes >= LEAVE_BYTES:
                         yield Exchange(self._taken(), (), When.POST)
                 if what.when is When.ROUND:

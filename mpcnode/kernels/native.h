@@ -55,7 +55,7 @@ void mpc_square_trunc_share(uint64_t *out, const uint64_t *c, const uint64_t *t,
                             const void *bt, const uint64_t *mask, int64_t n, int by, int b_bytes, int first);
 
 /* Bit planes: rows of `words` words. */
-void mpc_pack_bits(uint64_t *plane, const uint8_t *bits, int64_t elements);
+void mpc_pack_bits(uint64_t *planes, const uint8_t *bits, int64_t rows, int64_t elements);
 void mpc_unpack_bits(uint8_t *bits, const uint64_t *plane, int64_t elements);
 void mpc_to_planes(uint64_t *planes, const uint64_t *x, int64_t elements, int lo, int hi);
 void mpc_and_deal(uint64_t *rows, const uint64_t *masks, int64_t words, int fan);

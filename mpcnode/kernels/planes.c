@@ -53,9 +53,12 @@ INLINE void pack_bits_body(const pack_bits_args *p, size_t start, size_t stop) {
 }
 KERNEL(pack_bits)
 
-void mpc_pack_bits(uint64_t *plane, const uint8_t *bits, int64_t elements) {
-    pack_bits_args args = {plane, bits, (size_t)elements};
-    mpc_run(pack_bits_for, &args, ((size_t)elements + 63) / 64, GRAIN);
+void mpc_pack_bits(uint64_t *planes, const uint8_t *bits, int64_t rows, int64_t elements) {
+    const size_t words = ((size_t)elements + 63) / 64;
+    for (; rows > 0; rows--, planes += words, bits += elements) {
+        pack_bits_args args = {planes, bits, (size_t)elements};
+        mpc_run(pack_bits_for, &args, words, GRAIN);
+    }
 }
 
 typedef struct {

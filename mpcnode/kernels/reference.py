@@ -235,10 +235,11 @@ def _rows(rows: list[U64], width: int) -> U64:
 
 
 def pack_bits(bits: U8) -> U64:
-    """uint8[elements] of 0 and 1 -> one plane, uint64[words]."""
-    padded = np.zeros(words(bits.size) * 64, np.uint8)
-    padded[: bits.size] = bits
-    return np.packbits(padded, bitorder="little").view("<u8").astype(np.uint64)
+    """uint8[..., elements] of 0 and 1 -> planes, uint64[..., words]."""
+    *rows, elements = bits.shape
+    padded = np.zeros((*rows, words(elements) * 64), np.uint8)
+    padded[..., :elements] = bits
+    return np.packbits(padded, axis=-1, bitorder="little").view("<u8").astype(np.uint64)
 
 
 def unpack_bits(plane: U64, elements: int) -> U8:

@@ -140,6 +140,12 @@ def sign_tiles(elements: int, cuts: int = 1) -> Sequence[slice]:
     return tuple(slice(a, min(a + step, elements)) for a in range(0, elements, step)) or (slice(0, 0),)
 
 
+@lru_cache(maxsize=64)
+def ring_elements(cuts: tuple[int, ...]) -> U64:
+    """What a comparison is with, uint64[cuts]."""
+    return np.array(cuts, np.int64).view(np.uint64)
+
+
 @lru_cache(maxsize=4096)
 def sign_cost(lo: int, top: int, elements: int, cuts: int = 1) -> tuple[int, int, int]:
     """Rounds, words that each evaluator opens, words that the helper deals, to compare so many numbers with cuts."""
@@ -231,9 +237,13 @@ async def _evaluate_sign(p: Place, tile: int, t: Tree, x: U64, cuts: U64, lo: in
     m = await opened(p, share, xor=True)
     for i, level in enumerate(t.levels):
         opened_mask = _mask(p, 1 + i, level.opened, words)
-        share = memory.empty((level.opened, words), np.uint64)
-        for g in level.gates:
-            share[g.outputs] = _gate_share(m[g.inputs], mask[g.inputs], products[0][g.dealt], g, first=first)
+        if level.opened == 1:
+            [g] = level.gates
+            share = _gate_share(m[g.inputs], mask[g.inputs], products[0][g.dealt], g, first=first)
+        else:
+            share = memory.empty((level.opened, words), np.uint64)
+            for g in level.gates:
+                share[g.outputs] = _gate_share(m[g.inputs], mask[g.inputs], products[0][g.dealt], g, first=first)
         share ^= opened_mask
         if i == len(t.levels) - 1:
             share ^= top_share

@@ -107,6 +107,9 @@ def _others(size: int, rank: int) -> tuple[int, ...]:
 def swap(p: Place, s: Array) -> Generator[Exchange, Inbox, list[Array]]:
     """Send `s` to all other evaluators and receive theirs.  1 round."""
     others, op, dtype, shape = _others(p.size, p.rank), p.op, s.dtype, s.shape
+    if len(others) == 1:  # as a rule, and cheaper than two lists made in loops
+        [i] = others
+        return (yield Exchange((Send(i, s, op),), (Recv(i, dtype, shape, op),), When.ROUND))
     return (yield Exchange([Send(i, s, op) for i in others], [Recv(i, dtype, shape, op) for i in others], When.ROUND))
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from functools import lru_cache
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -34,7 +33,6 @@ from mpcnode.protocols.dealing import (
     HELPER,
     MASK,
     REVEAL,
-    TILE,
     WORD,
     flat,
     fresh,
@@ -47,8 +45,8 @@ from mpcnode.protocols.dealing import (
     terms,
     tiled,
     tiles,
-    total,
 )
+from mpcnode.protocols.products import apart, axis_tiles, unit, whole
 from mpcnode.rounds import Array, exchange
 
 # An evaluator's message for a tile: the place, the tile's number, where it stands, its fresh mask; None at the helper.
@@ -67,7 +65,7 @@ class Masked(Protocol):
     helpers: ClassVar[int] = 1
 
     def parts(self, p: Place, kind: Kind = Kind.ARITH) -> int:
-        """H holds the masks of single evaluators only where `_bilinear_apart` can ever use them."""
+        """H holds the masks of single evaluators only where `apart` can ever use them."""
         if p.rank != HELPER:
             return 2
         evaluators = p.size - FIRST
@@ -221,7 +219,7 @@ class Masked(Protocol):
         return out.reshape(shape)
 
     async def bilinear(self, p: Place, f: Bilinear, x: Sharing, y: Sharing) -> Sharing:
-        """As `mul` with any bilinear f, where one map an evaluator does not do (see `apart`): E_1 computes
+        """As `mul` with any bilinear f, where one map an evaluator does not do (see `products.apart`): E_1 computes
         f(mx, my - λy_1) - f(λx_1, my), the others - f(mx, λy_i) - f(λx_i, my).  1 round.
         """
         c = unit(p.size - FIRST, f.times)
@@ -263,7 +261,7 @@ class Masked(Protocol):
         out = memory.empty(xs[0].shape, np.uint8)
 
         async def body(p: Place, k: int, at: slice) -> None:
-            m, *held = [np.stack([kernels.pack_bits(x[part][at]) for x in xs]) for part in range(len(out))]
+            m, *held = planes_of([x[:, at] for x in xs])
             mask = fresh(p, memory.empty(m[0].shape, m.dtype), xor=True)
             n = at.stop - at.start
             out[-1, at] = kernels.unpack_bits(mask, n)
@@ -314,13 +312,13 @@ class Masked(Protocol):
         """m_top ^ λ_top ^ [m mod 2^top < λ mod 2^top], where m_top is bit `top` of m: m - λ = x holds mod 2^(top+1)
         too; the comparison by a tree of dealt leaves and gates: see comparison.py.  x - cut has m - cut, and x's λ.
         """
-        a, numbers = flat(x[:1]), np.array(cuts or (0,), np.int64).view(np.uint64)
+        a, numbers = flat(x[:1]), compare.ring_elements(cuts or (0,))
         out = memory.empty((self.parts(p, Kind.BIT), len(numbers), a.shape[1]), np.uint8)
 
         async def body(p: Place, k: int, at: slice) -> None:
             rows = await compare.sign_planes(p, k, a[0, at], numbers, lo, top, a.shape[1])
-            for part, plane in zip(out, rows, strict=True):
-                part[:, at] = kernels.unpack_bits(plane, part[:, at].size).reshape(len(numbers), -1)
+            for part, plane in zip(out[:, :, at], rows, strict=True):
+                part[...] = kernels.unpack_bits(plane, part.size).reshape(part.shape)
 
         await tiled(p, compare.sign_tiles(a.shape[1], len(numbers)), body)
         return out.reshape(len(out), *([len(numbers)] if cuts else []), *x.shape[1:])
@@ -417,59 +415,11 @@ class Masked(Protocol):
                 return Cost()
 
 
-# ---- products ------------------------------------------------------------------------------------------------------
-# Terms of what a party adds up: the left factor, cut to a tile, and the right one.
-Factors: TypeAlias = "list[tuple[Callable[[tuple[Any, ...]], Array], Array]]"
+FEW = 4096  # bits that are copied rather than packed one by one
 
 
-@lru_cache(maxsize=64)
-def unit(evaluators: int, times: int) -> int | None:
-    """c with c·n = `times` in Z_2^64 for n evaluators, None if there is none (n = 2 wants twice the product)."""
-    if times == 2 and evaluators % 2 == 0:
-        evaluators, times = evaluators // 2, 1
-    return times * pow(evaluators, -1, 1 << 64) % (1 << 64) if evaluators % 2 else None
-
-
-def whole(p: Place, f: Bilinear, x: Sharing, y: Sharing) -> Factors:
-    """H: λx·λy;  E_1: mx·(my - λy_1) - λx_1·my;  the others: - mx·λy_i - λx_i·my."""
-    times = np.uint64(f.times)
-
-    def part(k: int) -> Callable[[tuple[Any, ...]], Array]:
-        return lambda cut: x[k][cut]
-
-    if p.rank == HELPER:
-        return [(part(0), y[0] * times)]
-    mine = (y[0] - y[1] if p.rank == FIRST else np.negative(y[1])) * times
-    return [(part(0), mine), (part(1), np.negative(y[0]) * times)]
-
-
-def apart(p: Place, x: Sharing, y: Sharing, c: int) -> Factors:
-    """One map an evaluator instead of two.  With d_i = λ - n·λ_i, whose sum over i is 0,
-
-        Σ_i (mx - n·λx_i)·(my - n·λy_i) = Σ_i (x + dx_i)·(y + dy_i) = n·x·y + Σ_i dx_i·dy_i,
-
-    so E_i computes c·(mx - n·λx_i)·(my - n·λy_i), and H deals -c·Σ_i dx_i·dy_i, which is, as d_n = - Σ_(i<n) d_i, a
-    sum of n - 1 products dx_i·(dy_i + Σ_(j<n) dy_j).  For n = 2: three products at all parties together instead of
-    five.  Not in the papers above; what is sent is masked as it was.
-    """
-    evaluators = p.size - FIRST
-    n = np.uint64(evaluators)
-
-    def left(k: int, by: int) -> Callable[[tuple[Any, ...]], Array]:
-        factor = np.uint64(by % (1 << 64))
-        return lambda cut: (x[0][cut] - n * x[k][cut]) * factor if by != 1 else x[0][cut] - n * x[k][cut]
-
-    if p.rank != HELPER:
-        return [(left(1, c), y[0] - n * y[1])]
-    others = [y[0] - n * y[i] for i in range(1, evaluators)]
-    together = total(others[0], others[1:]) if len(others) > 1 else others[0]
-    return [(left(i + 1, -c), other + together) for i, other in enumerate(others)]
-
-
-@lru_cache(maxsize=1024)
-def axis_tiles(shape: tuple[int, ...], axis: int, least: int) -> Sequence[slice]:
-    """Cuts of one axis so that a tile has about TILE elements, and not less than `least` entries."""
-    length = shape[axis]
-    entry_elements = max(1, math.prod(shape) // max(1, length))
-    step = max(least, -(-TILE // entry_elements))  # rounded up: tiles are numbered with 16 bits
-    return tuple(slice(a, min(a + step, length)) for a in range(0, length, step)) or (slice(0, 0),)
+def planes_of(bits: Sequence[Sharing]) -> Array:
+    """Sharings of n bits as planes, [parts, bits, words]."""
+    if bits[0].shape[1] <= FEW:
+        return kernels.pack_bits(np.stack(bits, axis=1))
+    return np.stack([np.stack([kernels.pack_bits(part) for part in parts]) for parts in zip(*bits, strict=True)])

@@ -130,6 +130,8 @@ def test_planes(setting: None) -> None:
             same("to_planes", x, lo, hi)
     r = rng()
     same("pack_bits", bits(r, 200)[::2])
+    for shape in [(3, 100), (2, 3, 64), (2, 0), (0, 5), (3, 2, 1)]:
+        same("pack_bits", bits(r, *shape))
     same("unpack_bits", ring(r, 8)[::2], 250)
     same("to_planes", ring(r, 500)[::-3], 3, 60)
 
@@ -138,8 +140,8 @@ def test_planes_refuse() -> None:
     r = rng()
     with pytest.raises(ValueError, match=r"plane: want uint64\[2\], got uint64\[1\]"):
         native.unpack_bits(ring(r, 1), 65)
-    with pytest.raises(ValueError, match=r"bits: want uint8\[6\], got uint8\[2, 3\]"):
-        native.pack_bits(bits(r, 2, 3))
+    with pytest.raises(ValueError, match=r"bits: want uint8\[2, 3\], got bool\[2, 3\]"):
+        native.pack_bits(bits(r, 2, 3).astype(bool))
     for lo, hi in [(-1, 3), (3, 2), (0, 65)]:
         with pytest.raises(ValueError, match="of 64"):
             native.to_planes(ring(r, 4), lo, hi)

@@ -109,9 +109,9 @@ def check_shift(by: int, wrap: np.dtype[Any], times: int = 1) -> None:
         raise ValueError(f"truncation by {by} bits of {times} times a value")
 
 
-def wraps_of(b: Unsigned, shape: tuple[int, ...], by: int) -> Any:
+def wraps_of(b: Unsigned, shape: tuple[int, ...], by: int, times: int = 1) -> Any:
     """A pointer to shares of the wrap bit."""
-    check_shift(by, b.dtype)
+    check_shift(by, b.dtype, times)
     if b.shape != shape:
         raise ValueError(f"b: want {list(shape)}, got {list(b.shape)}")
     return buffer(b, BYTES)

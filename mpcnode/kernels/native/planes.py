@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 from mpcnode.kernels.memory import empty
@@ -10,10 +11,11 @@ from mpcnode.kernels.reference import CHUNK, U8, U64, and_rows, gate_products, l
 
 
 def pack_bits(bits: U8) -> U64:
-    """uint8[elements] of 0 and 1 -> one plane, uint64[words]."""
-    plane, data = made((words(bits.size),))
-    lib.mpc_pack_bits(data, bytes_of(bits, (bits.size,), "bits"), bits.size)
-    return plane
+    """uint8[..., elements] of 0 and 1 -> planes, uint64[..., words]."""
+    *rows, elements = bits.shape
+    planes, data = made((*rows, words(elements)))
+    lib.mpc_pack_bits(data, bytes_of(bits, bits.shape, "bits"), math.prod(rows), elements)
+    return planes
 
 
 def unpack_bits(plane: U64, elements: int) -> U8:

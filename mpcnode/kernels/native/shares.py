@@ -56,17 +56,10 @@ def trunc_share(c: U64, b: Unsigned, mask: Unsigned) -> Unsigned:
     """One evaluator's message for a truncation of z with c = z + r, |z| < 2^62, b a share of (r >> 63)·times, mask of
     the same dtype: mask + (1 - (c' >> 63))·b with c' = c + 2^62.
     """
-    kind = b.dtype
-    check_shift(1, kind)
+    shares, kind = wraps_of(b, c.shape, 1), b.dtype
     out = empty(c.shape, kind)
-    lib.mpc_trunc_share(
-        from_buffer(out),
-        words_of(c, c.shape, "c"),
-        wraps_of(b, c.shape, 1),
-        narrow_of(mask, b, "mask"),
-        out.size,
-        kind.itemsize,
-    )
+    operands = words_of(c, c.shape, "c"), shares, narrow_of(mask, b, "mask")
+    lib.mpc_trunc_share(from_buffer(out), *operands, out.size, kind.itemsize)
     return out
 
 
@@ -74,9 +67,9 @@ def trunc_open(c: U64, v: Unsigned, by: int, times: int = 1, out: U64 | None = N
     """The truncation's new masked value, for v the sum of all messages and 1 <= by <= 62:
     (c'·times >> by) - times·2^(62-by) + 2^(64-by)·v with c' = c + 2^62.
     """
-    check_shift(by, v.dtype, times)
+    opened = wraps_of(v, c.shape, by, times)
     out, data = result(out, c.shape)
-    lib.mpc_trunc_open(data, words_of(c, c.shape, "c"), wraps_of(v, c.shape, by), out.size, by, times, v.itemsize)
+    lib.mpc_trunc_open(data, words_of(c, c.shape, "c"), opened, out.size, by, times, v.itemsize)
     return out
 
 

@@ -1,0 +1,71 @@
+"""Bilinear maps of masked values: what each party of masked.py adds up, and how a result is cut into tiles."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from mpcnode.party import Place
+from mpcnode.protocols import Bilinear, Sharing
+from mpcnode.protocols.dealing import FIRST, HELPER, TILE, total
+from mpcnode.rounds import Array
+
+# Terms of what a party adds up: the left factor, cut to a tile, and the right one.
+Factors: TypeAlias = "list[tuple[Callable[[tuple[Any, ...]], Array], Array]]"
+
+
+@lru_cache(maxsize=64)
+def unit(evaluators: int, times: int) -> int | None:
+    """c with c·n = `times` in Z_2^64 for n evaluators, None if there is none (n = 2 wants twice the product)."""
+    if times == 2 and evaluators % 2 == 0:
+        evaluators, times = evaluators // 2, 1
+    return times * pow(evaluators, -1, 1 << 64) % (1 << 64) if evaluators % 2 else None
+
+
+def whole(p: Place, f: Bilinear, x: Sharing, y: Sharing) -> Factors:
+    """H: λx·λy;  E_1: mx·(my - λy_1) - λx_1·my;  the others: - mx·λy_i - λx_i·my."""
+    times = np.uint64(f.times)
+
+    def part(k: int) -> Callable[[tuple[Any, ...]], Array]:
+        return lambda cut: x[k][cut]
+
+    if p.rank == HELPER:
+        return [(part(0), y[0] * times)]
+    mine = (y[0] - y[1] if p.rank == FIRST else np.negative(y[1])) * times
+    return [(part(0), mine), (part(1), np.negative(y[0]) * times)]
+
+
+def apart(p: Place, x: Sharing, y: Sharing, c: int) -> Factors:
+    """One map an evaluator instead of two.  With d_i = λ - n·λ_i, whose sum over i is 0,
+
+        Σ_i (mx - n·λx_i)·(my - n·λy_i) = Σ_i (x + dx_i)·(y + dy_i) = n·x·y + Σ_i dx_i·dy_i,
+
+    so E_i computes c·(mx - n·λx_i)·(my - n·λy_i), and H deals -c·Σ_i dx_i·dy_i, which is, as d_n = - Σ_(i<n) d_i, a
+    sum of n - 1 products dx_i·(dy_i + Σ_(j<n) dy_j).  For n = 2: three products at all parties together instead of
+    five.  Not in the papers above; what is sent is masked as it was.
+    """
+    evaluators = p.size - FIRST
+    n = np.uint64(evaluators)
+
+    def left(k: int, by: int) -> Callable[[tuple[Any, ...]], Array]:
+        factor = np.uint64(by % (1 << 64))
+        return lambda cut: (x[0][cut] - n * x[k][cut]) * factor if by != 1 else x[0][cut] - n * x[k][cut]
+
+    if p.rank != HELPER:
+        return [(left(1, c), y[0] - n * y[1])]
+    others = [y[0] - n * y[i] for i in range(1, evaluators)]
+    together = total(others[0], others[1:]) if len(others) > 1 else others[0]
+    return [(left(i + 1, -c), other + together) for i, other in enumerate(others)]
+
+
+@lru_cache(maxsize=1024)
+def axis_tiles(shape: tuple[int, ...], axis: int, least: int) -> Sequence[slice]:
+    """Cuts of one axis so that a tile has about TILE elements, and not less than `least` entries."""
+    length = shape[axis]
+    entry_elements = max(1, math.prod(shape) // max(1, length))
+    step = max(least, -(-TILE // entry_elements))  # rounded up: tiles are numbered with 16 bits
+    return tuple(slice(a, min(a + step, length)) for a in range(0, length, step)) or (slice(0, 0),)
