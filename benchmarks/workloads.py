@@ -139,7 +139,7 @@ def micro() -> list[Workload]:
             "one ReLU on one element",
             _relu,
             [(1, 1)],
-            (1, 301),
+            (20, 320),
             {"MP-SPDZ": 0.00016, "SPU": 0.0069, "CrypTen": 0.017},
         ),
     ]
@@ -268,7 +268,7 @@ def functions() -> list[Workload]:
             return traced(client, iterate(step, n), {"x": (OWNER_X, "d0", columns)}, name)
 
         data = {(OWNER_X, "d0"): rng.uniform(-4, 4, shape)}
-        found.append(Workload(name, what, data, build, 1, 11, peers))
+        found.append(Workload(name, what, data, build, 20, 60, peers))
     return found
 
 
@@ -306,8 +306,8 @@ def training(images: npt.NDArray[np.float64] | None, labels: npt.NDArray[np.floa
             lambda client, n: traced(
                 client, perceptron(n), {"x": (OWNER_X, "images", 784), "y": (OWNER_Y, "onehot", 10)}, "W2"
             ),
-            1,
-            21,
+            20,
+            60,
             {"MP-SPDZ": 0.135, "SPU": 0.58, "CrypTen": 0.28},
         ),
         Workload(
