@@ -291,6 +291,7 @@ def _watched(hooks: Hooks, number: int, op: Op, kernel: Kernel[Any]) -> Generato
                 hooks.enter(number, op)
             else:
                 got = yield what
+            del what  # what was sent is not held while the kernel goes on
     except StopIteration as stop:
         hooks.leave(number)
         return stop.value
