@@ -151,8 +151,12 @@ class Intake:
                 queue.popleft()
                 self._took(channel, piece.nbytes)
                 self._number[channel] = number + 1
-                return np.frombuffer(piece.data, due.dtype).reshape(due.shape).copy()
-        array, filled = begun if begun is not None else (np.empty(due.shape, due.dtype), 0)
+                found = np.frombuffer(piece.data, due.dtype).reshape(due.shape)
+                if due.into is None:
+                    return found.copy()
+                due.into[...] = found
+                return due.into
+        array, filled = begun or _Unfinished(np.empty(due.shape, due.dtype) if due.into is None else due.into, 0)
         nbytes, target = array.nbytes, as_bytes(array)
         while True:
             over = self.done.is_set()  # before the look at the queue: what came before is there

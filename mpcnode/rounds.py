@@ -47,6 +47,7 @@ class Recv(NamedTuple):
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     op: int
+    into: Array | None = None  # where it may be put, C-contiguous, instead of in a new array
 
     @property
     def nbytes(self) -> int:
