@@ -58,9 +58,9 @@ def drive(coroutine: Kernel[T], links: Links, traffic: Traffic) -> T:
 
 
 class Drive(Generic[T]):
-    """A coroutine on its way.  It stops when something is missing, and whoever brings that goes on with it: a link's
-    own thread, if it has the time, for a hand-over between threads costs more than many an op; else the thread that
-    called `finish`, which also watches the deadline.
+    """A coroutine on its way.  When something is missing, the thread that steps it waits for that itself, if any thread
+    can wait on that link, for a hand-over between threads costs more than many an op; else the link's own thread, which
+    brings it, goes on, if it has the time.  The thread that called `finish` also watches the deadline.
     """
 
     def __init__(self, coroutine: Kernel[T], links: Links, traffic: Traffic) -> None:
@@ -80,13 +80,13 @@ class Drive(Generic[T]):
         """The result."""
         try:
             self._links.listen(self._hear)
-            attending = self._go_on(stay=True)
+            waited = self._go_on(stay=True)
             while not self._over:
                 patience_s = self._links.patience_s()
-                if not attending:
+                if not waited:
                     self._wake.wait(patience_s)
                     self._wake.clear()
-                attending = self._go_on(stay=True)
+                waited = self._go_on(stay=True)
         finally:
             self._links.listen(None)
             with self._running:
@@ -105,26 +105,35 @@ class Drive(Generic[T]):
             self._wake.set()
 
     def _go_on(self, *, stay: bool) -> bool:
-        """Step the coroutine as far as it goes, unless somebody does already: they will look again.  Where any thread
-        can wait for what is missing this one does, for a moment; then it leaves that to who stays, who is told True.
+        """Step the coroutine as far as it goes, unless somebody does already: they look again.  True if this thread
+        waited in vain for what is missing: then who stays is to come again, and others leave it to them.
         """
-        attending = False
+        waited = False
         self._news = True
         while self._news and self._running.acquire(blocking=False):
             try:
-                self._news = attending = False
-                if not self._over:
-                    self._step()
-            except Late:
-                if self._links.attendable:
-                    self._news, attending = self._links.attend() or self._news, True
+                self._news = False
+                waited = not self._over and self._advance()
             except BaseException as error:  # noqa: BLE001  for who called `finish`
                 self._error, self._over = error, True
             finally:
                 self._running.release()
-        if self._over or (attending and not stay):
+        if self._over or (waited and not stay):
             self._wake.set()
-        return attending
+        return waited
+
+    def _advance(self) -> bool:
+        """Step the coroutine until something is missing; True if any thread can wait for that, and so this one did, for
+        a moment.  Raises what the coroutine and the links raise.
+        """
+        try:
+            self._step()
+        except Late:
+            if self._links.attendable:
+                if self._links.attend():
+                    self._news = True
+                return True
+        return False
 
     def _step(self) -> None:
         """Raises Late when something is missing, and what the coroutine and the links raise."""

@@ -73,6 +73,8 @@ class GrpcLink(Link):
             self.flush()
             for piece in frames.cut(channel, op, number, as_bytes(array)):
                 self.outbox.put(frames.write([piece]))
+            if self.attendable:
+                self._stream.attend(0.0)  # the first may have left, and with this the next one does
             return
         self._batch.append(Piece(channel, op, number, nbytes, array.tobytes()))
         self._batch_bytes += nbytes + PIECE_BYTES

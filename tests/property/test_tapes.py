@@ -11,7 +11,7 @@ import pytest
 from test_masks import work
 
 from coordinator.lower.builder import Builder, Value
-from mpcnode import engine, kernels, protocols, tape
+from mpcnode import engine, kernels, protocols, recorder, tape
 from mpcnode.graph import Graph, Kind, Type
 from mpcnode.protocols import dealing
 from mpcnode.simulate import Message, simulate
@@ -79,19 +79,19 @@ class Counted:
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counted]:
-    found, play, made = Counted(), tape.play, tape.Recorder.tape
+    found, play, made = Counted(), tape.play, recorder.Recorder.tape
 
     def playing(*args: Any) -> Any:
         found.played += sys._getframe(1).f_code.co_name == "sweep"  # and not only tried
         return play(*args)
 
-    def making(self: tape.Recorder, *args: Any) -> Any:
+    def making(self: recorder.Recorder, *args: Any) -> Any:
         result = made(self, *args)
         found.why.append(self.why)
         return result
 
     monkeypatch.setattr(tape, "play", playing)
-    monkeypatch.setattr(tape.Recorder, "tape", making)
+    monkeypatch.setattr(recorder.Recorder, "tape", making)
     monkeypatch.setattr(engine, "LEAST_TURNS", 0)
     yield found
 
@@ -164,7 +164,7 @@ def test_what_depends_on_an_array_has_no_tape(monkeypatch: pytest.MonkeyPatch, c
 
 
 def test_what_needs_much_memory_has_no_tape(monkeypatch: pytest.MonkeyPatch, counted: Counted) -> None:
-    monkeypatch.setattr(tape, "MOST_BYTES", 20_000)
+    monkeypatch.setattr(recorder, "MOST_BYTES", 20_000)
     graph = graph_of(every_op, list(range(6)))
     found = seen(graph)
     assert set(counted.why) == {"an iteration needs too much memory"}
@@ -191,13 +191,13 @@ def test_a_stale_array_does_not_pass_the_trial(monkeypatch: pytest.MonkeyPatch, 
 def test_a_tape_needs_the_memory_of_one_iteration(counted: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of freed arrays serve again."""
     sizes = []
-    made = tape.Recorder.tape
+    made = recorder.Recorder.tape
 
-    def making(self: tape.Recorder, *args: Any) -> Any:
+    def making(self: recorder.Recorder, *args: Any) -> Any:
         sizes.append(self._bytes)
         return made(self, *args)
 
-    monkeypatch.setattr(tape.Recorder, "tape", making)
+    monkeypatch.setattr(recorder.Recorder, "tape", making)
 
     def write(length: int) -> Write:
         def body(b: Builder, x: Value, c: Value, n: Value) -> Value:
