@@ -1,7 +1,7 @@
 """What gRPC and TLS alone allow between two processes on this machine: `python benchmarks/streams.py`.
 
-One bidirectional stream with the nodes' credentials and options: small messages back and forth, and large ones one
-way.  No round of a computation is faster than the first, no array than the second.
+One bidirectional stream with the nodes' credentials and options, over grpcio's public interface: small messages back
+and forth, and large ones one way.  The nodes' own streams stand below that interface and are faster with small ones.
 """
 
 from __future__ import annotations
