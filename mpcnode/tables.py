@@ -27,7 +27,9 @@ Reader: TypeAlias = Callable[[Path, BinaryIO, Sequence[str] | None, Sequence[str
 # Up to here an integer is exact as float64, and a fixed-point encoding has no hope beyond.
 MAX_MAGNITUDE = 2.0**53
 _MAX_NAME_LENGTH = 256
-# What numpy raises for a file that is none of its own, is cut short, or promises more numbers than there are.
+# What pyarrow raises for a file that is none of its kind, and numpy also for one that is cut short or promises more
+# numbers than there are.
+PARQUET_ERRORS = (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError)
 NPY_ERRORS = (ValueError, EOFError, SyntaxError, MemoryError, OverflowError, tokenize.TokenError)
 _NO_CSV = {
     b"\xff\xfe": "UTF-16",
@@ -80,7 +82,7 @@ def read_keys(path: Path, file: BinaryIO, names: Sequence[str] | None, key: str)
                 column = pa.chunked_array([_read_npy(path, file, names, [key], None)[key]])
     except KeyError:  # of pyarrow too, with a message of its own
         raise DataError(wrong) from None
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError):
+    except PARQUET_ERRORS:
         raise DataError(f"{wrong} that can be read") from None
     if not (pa.types.is_integer(column.type) or _is_text(column.type)):
         raise DataError(f"{path}: the key {key!r} is {column.type}: it must be whole numbers or text")
@@ -160,7 +162,7 @@ def _read_parquet(
         parquet = pa.parquet.ParquetFile(file)
         _check_names(path, parquet.schema_arrow.names)
         return _from_arrow(path, parquet.read(columns=list(only) if only else None), without)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError):
+    except PARQUET_ERRORS:
         raise DataError(f"{path} cannot be read as Parquet: write it again") from None
 
 
