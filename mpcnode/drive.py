@@ -285,6 +285,7 @@ class Links:
         try:
             array = intake.take(channel, recv)
         except Late:
+            self.flush()  # who waits has sent all that others may wait for
             self._missing(recv.peer, "nothing came")
             raise
         except Misfit as error:

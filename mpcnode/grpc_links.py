@@ -51,6 +51,7 @@ class GrpcLink(Link):
         self._frames = 0  # that came
         self._missed: list[Cause | str] = []  # what happened before anybody watched
         self._closed = False
+        self._attending = False  # some thread is in `attend`
         self._reader = Thread(target=self._read, name=f"from {peer}", daemon=True)
         self._reader.start()
 
@@ -90,7 +91,14 @@ class GrpcLink(Link):
         self._stream.attended = attended
 
     def attend(self, patience_s: float) -> bool:
-        return self._stream.attend(patience_s)
+        """Never waits longer for room than that: the thread that attends may be the one that makes it."""
+        if not self.intake.room(patience_s):
+            return False
+        self._attending = True
+        try:
+            return self._stream.attend(patience_s)
+        finally:
+            self._attending = False
 
     def say_waiting(self, whom: Cause) -> None:
         waiting = peer_pb2.Waiting(peer=whom.peer, where=whom.where[:MAX_CAUSE])
@@ -188,7 +196,7 @@ class GrpcLink(Link):
         return True
 
     def _feed(self, piece: Piece) -> None:
-        while piece.channel == _DEAL and not self.intake.room(1.0):
+        while piece.channel == _DEAL and not self._attending and not self.intake.room(1.0):
             if self._closed:
                 return
         self.intake.feed(piece)

@@ -275,7 +275,7 @@ class Traced(np.ndarray[Any, Any]):
         return float(self._read("__float__"))
 
     def item(self, *args: Any) -> Any:
-        return self._read("tolist") if not args else _plain(self).item(*args)
+        return _plain(self._read("view")).item(*args)
 
     def tolist(self) -> Any:
         return self._read("tolist")

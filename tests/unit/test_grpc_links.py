@@ -17,7 +17,7 @@ from mpcnode.frames import Piece
 from mpcnode.grpc_links import GrpcLink, check_hello
 from mpcnode.links import Cause, Channel, Ended, Intake, Late
 from mpcnode.outbox import Outbox
-from mpcnode.rounds import Array, Recv, exchange
+from mpcnode.rounds import Array, Recv, Send, deal, exchange
 from mpcnode.wire import peer_pb2
 
 
@@ -332,6 +332,36 @@ def test_an_attended_link_keeps_the_deadline() -> None:
     outcome = run_on(wire, names(), deadline_s=0.1)
     wire.say(HELLO)
     assert "nothing came for 0.1 s" in outcome.get(timeout=5).text
+    wire.hang_up()
+
+
+def test_who_waits_has_sent_everything(wire: Wire) -> None:
+    """Also what it sent in a round in which nothing was due."""
+
+    async def gives() -> None:
+        await exchange([Send(1, np.zeros(4, np.uint64), 7)])
+        await exchange([Send(1, np.zeros(4, np.uint64), 8)])
+        await deal((), [due(9)])
+
+    outcome = run_on(wire, gives(), deadline_s=2.0)
+    wire.say(HELLO)
+    until, sent = time.monotonic() + 1, set[int]()
+    while sent != {7, 8}:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+        found = [frames.read(frame) for frame in wire.leave()]
+        sent = {piece.op for frame in found if isinstance(frame, list) for piece in frame}
+    wire.say(peer_pb2.Frame(farewell=peer_pb2.Farewell(cause="enough")))
+    assert outcome.get(timeout=5) == Cause("enough")
+
+
+def test_a_peer_that_deals_too_much_does_not_stop_the_clock() -> None:
+    """The thread that attends would be the one to make room."""
+    wire = OpenWire()
+    wire.link.intake._most[Channel.DEAL] = 30
+    outcome = run_on(wire, names(), deadline_s=0.2)
+    wire.say(HELLO, *(frames.write([Piece(2, 7, number, 32, bytes(32))]) for number in range(3)))
+    assert "nothing came for 0.2 s" in outcome.get(timeout=5).text
     wire.hang_up()
 
 
