@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 AHEAD_S = 0.002  # that a party which waits for nobody keeps small arrays back, to send them together
 MOMENT_S = 0.02  # that a thread waits for a link before it looks around
+_ROUND, _DEAL = When.ROUND, When.DEAL
 
 
 class Traffic:
@@ -35,15 +36,17 @@ class Traffic:
 
     def count(self, what: Exchange) -> None:
         """Take note of a stop."""
-        ops, dealt = self._ops, what.when is When.DEAL
-        for peer, array, op in what.send:
-            self.sent_bytes[peer] += array.nbytes
-            self.op_sent_bytes[op] += array.nbytes
-            if not dealt:
+        send, recv, when = what
+        ops = self._ops
+        for peer, array, op in send:
+            nbytes = array.nbytes
+            self.sent_bytes[peer] += nbytes
+            self.op_sent_bytes[op] += nbytes
+            if when is not _DEAL:
                 ops.add(op)
-        if what.when is When.ROUND:
-            for recv in what.recv:
-                ops.add(recv.op)
+        if when is _ROUND:
+            for due in recv:
+                ops.add(due.op)
             for op in ops:
                 self.op_rounds[op] += 1
             ops.clear()
@@ -140,17 +143,18 @@ class Drive(Generic[T]):
         links = self._links
         while True:
             send, recv, when = self._what
-            channel = Channel.DEAL if when is When.DEAL else Channel.ROUND
+            channel = Channel.DEAL if when is _DEAL else Channel.ROUND
             while self._sent < len(send):
                 links.post(channel, send[self._sent])
                 self._sent += 1
-            if when is When.ROUND and (recv or time.monotonic() >= self._flushed + AHEAD_S):
+            if when is _ROUND and (recv or time.monotonic() >= self._flushed + AHEAD_S):
                 links.flush()
                 self._flushed = time.monotonic()
             if recv:
-                assert self._got is not None
-                while len(self._got) < len(recv):
-                    self._got.append(links.take(channel, recv[len(self._got)]))
+                got = self._got
+                assert got is not None
+                while len(got) < len(recv):
+                    got.append(links.take(channel, recv[len(got)]))
             try:
                 self._what = what = self._coroutine.send(self._got)
             except StopIteration as stop:

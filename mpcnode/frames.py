@@ -7,6 +7,7 @@ here, with one copy in all; their bytes are the same.  Everything else goes thro
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 from google.protobuf.message import DecodeError
@@ -59,18 +60,14 @@ def write(pieces: Sequence[Piece]) -> bytes:
 def _head(piece: Piece) -> bytes:
     """A Part, up to its data.  Zeros and empty data are left out, as protobuf does."""
     channel, op, sequence, nbytes, data = piece
-    out = b""
-    if channel:
-        out += b"\x08" + _varint(channel)
-    if op:
-        out += b"\x10" + _varint(op)
-    if sequence:
-        out += b"\x18" + _varint(sequence)
-    if nbytes:
-        out += b"\x20" + _varint(nbytes)
-    if len(data):
-        out += b"\x2a" + _varint(len(data))
-    return out
+    number = b"\x18" + _varint(sequence) if sequence else b""
+    return _fields(0x08, channel, 0x10, op) + number + _fields(0x20, nbytes, 0x2A, len(data))
+
+
+@lru_cache(maxsize=4096)
+def _fields(tag: int, value: int, other_tag: int, other: int) -> bytes:
+    """Two numbers that come again and again."""
+    return b"".join(bytes([t]) + _varint(x) for t, x in ((tag, value), (other_tag, other)) if x)
 
 
 _SHORT = [bytes([value]) if value < 0x80 else bytes([value & 0x7F | 0x80, value >> 7]) for value in range(1 << 14)]

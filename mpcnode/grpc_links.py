@@ -18,10 +18,10 @@ import grpc
 from mpcnode import frames
 from mpcnode.errors import LinkError
 from mpcnode.frames import FrameError, Piece
-from mpcnode.links import Cause, Channel, Intake, Late, Link, Misfit, News, as_bytes
+from mpcnode.links import Cause, Channel, Intake, Late, Link, Misfit, News
 from mpcnode.outbox import PIECE_BYTES
 from mpcnode.party import SEED_BYTES
-from mpcnode.rounds import Array
+from mpcnode.rounds import Array, as_bytes
 from mpcnode.streams import ClientStream, Stream
 from mpcnode.wire import peer_pb2
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from mpcnode.errors import Aborted
 from mpcnode.frames import Piece
-from mpcnode.rounds import Array, Recv
+from mpcnode.rounds import Array, Recv, as_bytes
 
 DEAL_BYTES = 64 << 20  # dealt and not taken: from there on nothing more is read from the helper
 ROUND_BYTES = 2 << 30  # a peer in lock step is never more than a round ahead: more than any round is an attack
@@ -70,9 +70,6 @@ class _Unfinished(NamedTuple):
 
     array: Array
     filled: int  # bytes
-
-
-_NOTHING = Piece(0, 0, -1, 0, b"")
 
 
 class Intake:
@@ -142,21 +139,21 @@ class Intake:
         """
         if self._why is not None:  # before what has come, which is of no use any more
             raise Ended(self._why)
-        queue, begun = self._queues[channel], self._unfinished.pop(channel, None)
-        if begun is None:
-            if not queue and not self.done.is_set():
-                raise Late
-            piece, number = queue[0] if queue else _NOTHING, self._number[channel]
-            if piece[1:4] == (due.op, number, due.nbytes) and 0 < piece.nbytes == len(piece.data):  # as nearly always
+        queue, into = self._queues[channel], due.into
+        if queue and channel not in self._unfinished:
+            piece, number, nbytes = queue[0], self._number[channel], due.nbytes
+            if piece[1:4] == (due.op, number, nbytes) and 0 < nbytes == len(piece.data):  # as nearly always
                 queue.popleft()
-                self._took(channel, piece.nbytes)
+                self._took(channel, nbytes)
                 self._number[channel] = number + 1
-                found = np.frombuffer(piece.data, due.dtype).reshape(due.shape)
-                if due.into is None:
-                    return found.copy()
-                due.into[...] = found
-                return due.into
-        array, filled = begun or _Unfinished(np.empty(due.shape, due.dtype) if due.into is None else due.into, 0)
+                if into is None:
+                    return np.frombuffer(piece.data, due.dtype).reshape(due.shape).copy()
+                into.bytes[:] = piece.data
+                return into.array
+        begun = self._unfinished.pop(channel, None)
+        if begun is None and not queue and not self.done.is_set():
+            raise Late
+        array, filled = begun or _Unfinished(np.empty(due.shape, due.dtype) if into is None else into.array, 0)
         nbytes, target = array.nbytes, as_bytes(array)
         while True:
             over = self.done.is_set()  # before the look at the queue: what came before is there
@@ -311,13 +308,6 @@ class MemoryLink(Link):
 
     def watch(self, ended: Callable[[Cause], None], broken: Callable[[str], None], news: News) -> None:
         self._ended, self._broken, self._news = ended, broken, news
-
-
-def as_bytes(array: Array) -> memoryview:
-    """The bytes of an array, row-major; of a copy if it is not laid out so."""
-    if not array.size:
-        return memoryview(bytearray())
-    return (array if array.flags.c_contiguous else np.ascontiguousarray(array)).data.cast("B")
 
 
 def _sized(nbytes: int) -> str:

@@ -14,6 +14,7 @@ POST_BYTES = 64 << 20  # put in and not yet within the peer's window: from there
 PIECE_BYTES = 64  # that a small array counts beyond its own
 
 Item: TypeAlias = bytes | list[Piece]
+Sized: TypeAlias = tuple[Item, int]  # and what it counts
 
 
 class Outbox:
@@ -27,17 +28,18 @@ class Outbox:
     def __init__(self, start: Callable[[bytes], None], finish: Callable[[], None]) -> None:
         self._start, self._finish = start, finish
         self._lock = Lock()  # guards all below
-        self._queue: deque[Item] = deque()
+        self._queue: deque[Sized] = deque()
         self._bytes = 0  # in the queue and being written
         self._writing = 0  # bytes of the frame being written
         self._closed = self._finished = False
 
     def put(self, item: Item) -> None:
         """Write a frame or small arrays, unless the outbox is closed."""
+        size = len(item) if isinstance(item, bytes) else sum([len(piece.data) + PIECE_BYTES for piece in item])
         with self._lock:
             if not self._closed:
-                self._bytes += _size(item)
-                self._queue.append(item)
+                self._bytes += size
+                self._queue.append((item, size))
                 self._go_on()
 
     def sent(self) -> bool:
@@ -83,17 +85,15 @@ class Outbox:
 
     def _next(self) -> bytes:
         """The next frame: one that was put in, or the small arrays in front, up to a frame full."""
-        item = self._queue.popleft()
-        self._writing = max(1, _size(item))
+        item, size = self._queue.popleft()
+        self._writing = size or 1
         if not isinstance(item, list):
             return item
-        while self._queue and isinstance(more := self._queue[0], list):
-            if self._writing + _size(more) > frames.MAX_DATA:
+        while self._queue:
+            more, size = self._queue[0]
+            if not isinstance(more, list) or self._writing + size > frames.MAX_DATA:
                 break
             item = item + more
-            self._writing += _size(self._queue.popleft())
+            self._writing += size
+            self._queue.popleft()
         return frames.write(item)
-
-
-def _size(item: Item) -> int:
-    return len(item) if isinstance(item, bytes) else sum(len(piece.data) + PIECE_BYTES for piece in item)

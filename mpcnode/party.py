@@ -47,7 +47,7 @@ class Party:
         self.rank = rank
         self.names = tuple(names)
         self.computing = len(names) - guests
-        self.fill = {peer: Prg(key).fill for peer, key in keys.items()}
+        self.prg = {peer: Prg(key) for peer, key in keys.items()}
 
     def __repr__(self) -> str:  # never the keys
         return f"Party({self.rank}, {self.names})"
@@ -81,11 +81,11 @@ class Place:
             self._address = (
                 self.step.to_bytes(STEP_BYTES, "big") + self.op.to_bytes(4, "big") + self._tile.to_bytes(2, "big")
             )
-        address, fill = self._address + purpose.to_bytes(1, "big"), self.party.fill[peer]
+        address, prg = self._address + purpose.to_bytes(1, "big"), self.party.prg[peer]
         watcher = WATCHER.get()
         if watcher is not None:
-            watcher.drawn(fill, self.step, address, out)
-        return fill(address, out)
+            watcher.drawn(prg, address, out)
+        return prg.fill(address, out)
 
     def to(self, peer: int, array: Array) -> Send:
         return Send(peer, array, self.op)

@@ -22,8 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mpcnode.kernels.memory import WATCHER
+from mpcnode.kernels.prg import Prg
 from mpcnode.party import STEP_BYTES
-from mpcnode.rounds import Array, Exchange, Inbox, Send
+from mpcnode.rounds import Array, Exchange, Inbox, Send, Target, as_bytes
 
 LINE = 64  # bytes: arrays begin at whole cache lines
 MOST_BYTES = 32 << 20  # of a tape's arrays: where an iteration needs more, its kernels take nearly all of the time
@@ -47,7 +48,7 @@ class Tape(NamedTuple):
     stops: list[Stop]
     last: list[Call]  # behind the last stop
     outputs: list[Array]
-    step: list[int]  # one number, the iteration's, which draws read
+    step: list[bytes]  # the iteration's number as addresses begin with it, which draws read
     blocks: list[Array]  # where all arrays stand: the compiled kernels' arguments are bare pointers into them
 
 
@@ -55,7 +56,7 @@ class Recorder:
     """Watches one iteration of a body at one party."""
 
     def __init__(self, step: int) -> None:
-        self._step = [step]
+        self._step = [step.to_bytes(STEP_BYTES, "big")]
         self._calls: list[Call] = []
         self._stops: list[Stop] = []
         self._free: dict[int, list[Array]] = defaultdict(list)  # blocks by size
@@ -158,11 +159,12 @@ class Recorder:
         """A compiled function is about to be called."""
         self.log(function, tuple(args))
 
-    def drawn(self, fill: Callable[[bytes, Array], Array], step: int, address: bytes, out: Array) -> None:
-        """`out` is about to be filled with the randomness of an address, which begins with the step."""
-        if step != self._step[0] or not isinstance(out, Traced):
+    def drawn(self, prg: Prg, address: bytes, out: Array) -> None:
+        """`out` is about to be filled with the randomness of an address, which begins with the iteration's number."""
+        if address[:STEP_BYTES] != self._step[0] or not isinstance(out, Traced):
             self.give_up("a draw that is not the iteration's own")
-        self.log(_draw, (fill, self._step, address[STEP_BYTES:], self.alias(out)))
+            return
+        self.log(_draw, (prg.filler(self.alias(out)), self._step, address[STEP_BYTES:]))
 
     # ---- stops -------------------------------------------------------------------------------------------------------
     def stopped(self, what: Exchange) -> Exchange:
@@ -179,7 +181,8 @@ class Recorder:
         if not self.why:
             calls, what, _ = self._stops[-1]
             into = list(map(self.alias, mine))
-            recv = [due._replace(into=place) for due, place in zip(what.recv, into, strict=True)]
+            targets = [Target(place, as_bytes(place)) for place in into]
+            recv = [due._replace(into=target) for due, target in zip(what.recv, targets, strict=True)]
             self._stops[-1] = Stop(calls, what._replace(recv=recv), into)
         return mine
 
@@ -327,5 +330,5 @@ def _into(place: Array, function: Callable[..., Any], args: Sequence[Any]) -> No
     place[...] = function(*args)
 
 
-def _draw(fill: Callable[[bytes, Array], Array], step: list[int], rest: bytes, out: Array) -> None:
-    fill(step[0].to_bytes(STEP_BYTES, "big") + rest, out)
+def _draw(fill: Callable[[bytes], None], step: list[bytes], rest: bytes) -> None:
+    fill(step[0] + rest)

@@ -42,16 +42,23 @@ class Send(NamedTuple):
     op: int  # number of the op in its graph; the receiver expects the same one
 
 
+class Target(NamedTuple):
+    """An array, C-contiguous, and its bytes."""
+
+    array: Array
+    bytes: memoryview
+
+
 class Recv(NamedTuple):
     peer: int
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     op: int
-    into: Array | None = None  # where it may be put, C-contiguous, instead of in a new array
+    into: Target | None = None  # where it may be put, instead of in a new array
 
     @property
     def nbytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize if self.into is None else len(self.into.bytes)
 
 
 class Exchange(NamedTuple):
@@ -64,6 +71,13 @@ class Exchange(NamedTuple):
 
 Inbox: TypeAlias = "list[Array]"
 Kernel: TypeAlias = Coroutine[Exchange, "Inbox | None", T]
+
+
+def as_bytes(array: Array) -> memoryview:
+    """The bytes of an array, row-major; of a copy if it is not laid out so."""
+    if not array.size:
+        return memoryview(bytearray())
+    return (array if array.flags.c_contiguous else np.ascontiguousarray(array)).data.cast("B")
 
 
 @types.coroutine

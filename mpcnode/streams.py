@@ -38,20 +38,10 @@ OK = 0  # GRPC_CALL_OK
 WAIT_FOR_READY = 1 << 5  # GRPC_INITIAL_METADATA_WAIT_FOR_READY
 
 
-class _Waiting:
-    """How many threads of this process wait in gRPC for a stream, and how many streams there are."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self.threads = self.streams = 0
-
-    def add(self, threads: int = 0, streams: int = 0) -> None:
-        with self._lock:
-            self.threads += threads
-            self.streams += streams
-
-
-_waiting = _Waiting()
+# One entry for each thread of this process that waits in gRPC for a stream, and for each stream that is attended to.
+# Lists, since putting an entry in and taking one out need no lock.
+_waiting: list[None] = []
+_attended: list[None] = []
 
 
 class Stream(ABC):
@@ -95,7 +85,10 @@ class Stream(ABC):
 
     @attended.setter
     def attended(self, attended: bool) -> None:
-        _waiting.add(streams=attended - self._attended)
+        if attended and not self._attended:
+            _attended.append(None)
+        elif self._attended and not attended:
+            _attended.pop()
         self._attended = attended
 
     @abstractmethod
@@ -110,11 +103,11 @@ class Stream(ABC):
 
     def _turn(self, patience_s: float) -> bool:
         """Wait for the end of one operation and handle it; False if that takes longer."""
-        _waiting.add(threads=1)
+        _waiting.append(None)
         try:
             event = self._next(min(patience_s, REASON_S) if self._over and not self._told else patience_s)
         finally:
-            _waiting.add(threads=-1)
+            _waiting.pop()
         if event is not None:
             with self._lock:
                 self._under_way -= 1
@@ -262,7 +255,7 @@ class ServerStream(Stream):
             return
         if time.monotonic() > self._last + REST_S and self._turning.acquire(blocking=False):
             try:
-                while self._under_way and self._turn(0.0 if _waiting.threads else GLANCE_S):
+                while self._under_way and self._turn(0.0 if _waiting else GLANCE_S):
                     pass
             finally:
                 self._turning.release()
@@ -296,13 +289,13 @@ class _Queue(cygrpc.CompletionQueue):  # type: ignore[misc]
     def poll(self, deadline: float | None = None) -> Any:
         """As of cygrpc.CompletionQueue; the deadline is of time.time()."""
         while True:
-            until = min(deadline or math.inf, time.time() + (0.0 if _waiting.streams else IDLE_S))
+            until = min(deadline or math.inf, time.time() + (0.0 if _attended else IDLE_S))
             event = super().poll(until)
             if event.completion_type != cygrpc.CompletionType.queue_timeout:
                 return event
             if deadline is not None and time.time() >= deadline:
                 return event
-            if _waiting.streams:
+            if _attended:
                 time.sleep(CALLS_S)
 
 

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 
 from mpcnode.kernels.memory import WATCHER
+from mpcnode.party import STEP_BYTES
 from mpcnode.recorder import Recorder, Tape
 from mpcnode.rounds import Array, Exchange, Inbox, Kernel, Send
 
@@ -27,7 +28,7 @@ Body: TypeAlias = Callable[[Sequence[Array]], Kernel["list[Array]"]]
 @types.coroutine
 def play(tape: Tape, params: Sequence[Array], step: int) -> Generator[Exchange, Inbox, list[Array]]:
     """Run an iteration.  The outputs stay as they are until the next time."""
-    tape.step[0] = step
+    tape.step[0] = step.to_bytes(STEP_BYTES, "big")
     steady = len(tape.steady)
     for i, given in enumerate(params[:steady]):
         if given is not tape.steady[i]:

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from mpcnode.kernels.prg import Prg
+
 Array = npt.NDArray[Any]
 
 
@@ -27,8 +29,8 @@ class Watcher(Protocol):
     def called(self, function: Callable[..., Any], args: Sequence[Any]) -> None:
         """A compiled function is about to be called."""
 
-    def drawn(self, fill: Callable[[bytes, Array], Array], step: int, address: bytes, out: Array) -> None:
-        """`out` is about to be filled with the randomness of an address, which begins with the step."""
+    def drawn(self, prg: Prg, address: bytes, out: Array) -> None:
+        """`out` is about to be filled with the randomness of an address, which begins with the iteration's number."""
 
     def made(self, function: Callable[..., Any], args: Any, options: dict[str, Any]) -> Any:
         """The result of a function of arrays."""

@@ -6,6 +6,7 @@ nonce owns 2^32 blocks (64 GiB).  `cryptography` runs it at the speed of the har
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
@@ -38,8 +39,7 @@ class Prg:
         """
         if len(nonce) != NONCE_BYTES:
             raise ValueError(f"a PRG nonce has {NONCE_BYTES} bytes, not {len(nonce)}")
-        if not isinstance(out, np.ndarray) or not out.flags.c_contiguous:
-            raise ValueError("randomness fills C-contiguous arrays only")
+        _check(out)
         self._reset(nonce + _COUNTER)
         flat = (out if out.ndim else out.reshape(1)).view(_BYTE)
         size = out.nbytes
@@ -51,3 +51,25 @@ class Prg:
             part = flat[start : start + len(_ZEROS)]
             self._encrypt(_VIEW[: part.size], part)  # type: ignore[arg-type]
         return out
+
+    def filler(self, out: npt.NDArray[np.generic]) -> Callable[[bytes], None]:
+        """`fill` for an array that is filled again and again: a function of the nonce, which has 12 bytes.  A third to
+        a half of the time of `fill` for small arrays.
+        """
+        _check(out)
+        reset, encrypt = self._reset, self._encrypt
+        flat = memoryview(out.reshape(-1).view(_BYTE))  # type: ignore[arg-type]  # numpy arrays are buffers
+        cuts = range(0, len(flat), len(_ZEROS))
+        parts = [(_VIEW[: len(part)], part) for part in (flat[a : a + len(_ZEROS)] for a in cuts)]
+
+        def fill(nonce: bytes) -> None:
+            reset(nonce + _COUNTER)
+            for zeros, part in parts:
+                encrypt(zeros, part)
+
+        return fill
+
+
+def _check(out: object) -> None:
+    if not isinstance(out, np.ndarray) or not out.flags.c_contiguous:
+        raise ValueError("randomness fills C-contiguous arrays only")

@@ -70,6 +70,28 @@ def test_a_fill_does_not_depend_on_those_before(key: bytes, fills: list[tuple[by
         assert prg.fill(nonce, np.empty(size, np.uint8)).tobytes() == key_stream(key, nonce, size)
 
 
+@pytest.mark.parametrize("size", [0, 1, 16, 4097, (1 << 18) - 1, 1 << 18, (1 << 18) + 1, 1_000_003])
+def test_a_filler_fills_again_and_again(size: int) -> None:
+    prg, out = Prg(KEY), np.empty(size, np.uint8)
+    fill = prg.filler(out)
+    for nonce in (b"twelve bytes", b"other twelve", b"twelve bytes"):
+        prg.fill(bytes(12), np.empty(5, np.uint8))  # others draw from the same key in between
+        fill(nonce)
+        assert out.tobytes() == key_stream(KEY, nonce, size)
+
+
+@pytest.mark.parametrize("shape", [(), (3, 5), (2, 0, 4)])
+def test_a_filler_of_any_shape(shape: tuple[int, ...]) -> None:
+    out = np.zeros(shape, np.uint64)
+    Prg(KEY).filler(out)(bytes(12))
+    assert out.tobytes() == key_stream(KEY, bytes(12), out.nbytes)
+
+
+def test_a_filler_of_what_has_gaps_is_refused() -> None:
+    with pytest.raises(ValueError, match="C-contiguous"):
+        Prg(KEY).filler(np.zeros((4, 4), np.uint64)[:, :2])
+
+
 def test_a_part_of_a_larger_array_can_be_filled() -> None:
     whole = np.zeros((4, 10), np.uint64)
     Prg(KEY).fill(bytes(12), whole[1:3])
