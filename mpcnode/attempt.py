@@ -51,7 +51,8 @@ class NodeHooks(Hooks):
     def __init__(self, task: Task, links: Links, progress: Callable[[int, int], None]) -> None:
         self._task, self._links, self._progress = task, links, progress
         self.seconds: dict[int, float] = defaultdict(float)
-        self._began = 0.0
+        self._busy: int | None = None  # the op that is being worked on ..
+        self._began = 0.0  # .. and since when
         self.stored: dict[Slot, Array] = {}
 
     def read(self, op: Op) -> Array:
@@ -70,11 +71,14 @@ class NodeHooks(Hooks):
         self._progress(done, total)
 
     def enter(self, number: int, op: Op) -> None:
-        self._links.busy = number
-        self._began = time.perf_counter() - self._links.all_waited_s
+        self._links.busy, now = number, time.perf_counter() - self._links.all_waited_s
+        if self._busy is not None:
+            self.seconds[self._busy] += now - self._began
+        self._busy, self._began = number, now
 
     def leave(self, number: int) -> None:
         self.seconds[number] += time.perf_counter() - self._links.all_waited_s - self._began
+        self._busy = None
 
 
 class Attempt:

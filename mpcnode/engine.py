@@ -55,10 +55,12 @@ class Hooks:
         """Steps that are done, out of all there are: iterations of the loops that `Plan.steps` counts."""
 
     def enter(self, number: int, op: Op) -> None:
-        """Work on op `number` begins or goes on ...  Who leaves both alone is not called."""
+        """Work on op `number` begins or goes on, and that on the one before is over ...  Who leaves both alone is not
+        called.
+        """
 
     def leave(self, number: int) -> None:
-        """... and rests."""
+        """... and rests.  Right before the next `enter` it may be left out."""
 
     def value(self, number: int, op: Op, value: Array) -> None:
         """An op's value at this party is there.  For simulation: who leaves it alone is not called."""
@@ -306,6 +308,9 @@ class _Told(Hooks):
         self._hooks = hooks
 
     def enter(self, number: int, op: Op) -> None:
+        watcher = WATCHER.get()
+        if watcher is not None:
+            watcher.strike(self._hooks.leave)
         self._tell(self._hooks.enter, number, op)
 
     def leave(self, number: int) -> None:

@@ -134,6 +134,11 @@ class Recorder:
         self.log(function, args)
         function(*args)
 
+    def strike(self, function: Callable[..., Any]) -> None:
+        """If the last thing done was a call of this, what follows makes it needless."""
+        if self._calls and self._calls[-1][0] == function:
+            del self._calls[-1]
+
     def made(self, function: Callable[..., Any], args: Any, options: dict[str, Any], *, out: bool = False) -> Any:
         """The result of a function of arrays.  out: it can be told where to write."""
         given = [x for x in _leaves((args, options)) if isinstance(x, Traced)]

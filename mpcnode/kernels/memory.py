@@ -38,6 +38,9 @@ class Watcher(Protocol):
     def done(self, function: Callable[..., Any], *args: Any) -> None:
         """Call this now, and whenever the same is done again."""
 
+    def strike(self, function: Callable[..., Any]) -> None:
+        """If the last thing done was a call of this, what follows makes it needless."""
+
     def give_up(self, why: str) -> None:
         """What is done here cannot be told."""
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 
 from coordinator.lower.builder import Builder, Value
-from mpcnode import protocols
+from mpcnode import kernels, protocols
 from mpcnode.engine import Hooks, Plan, execute
 from mpcnode.graph import MAX_DEPTH, Graph, Kind, Op, Type
 from mpcnode.party import Party, seeded_keys
@@ -103,6 +104,26 @@ def test_ops_that_can_start_do_so_in_the_order_of_the_graph() -> None:
     watched(reveal(b, **values), lambda rank: hooks if rank == 1 else Watch())
     muls = [number for what, number, *name in hooks.told if what == "enter" and name == ["mul"]]
     assert muls == sorted(set(muls)) * 2  # each starts, then each goes on after the round
+
+
+@pytest.mark.skipif(kernels.NAME != "native", reason="tapes call the compiled kernels")
+def test_a_tape_tells_what_an_iteration_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for a rest that the next op ends at once."""
+
+    def told(turns: int) -> list[tuple[Any, ...]]:
+        monkeypatch.setattr("mpcnode.engine.LEAST_TURNS", turns)
+        b, hooks = Builder(), Watch()
+        y = loop(b, 12, data(b), lambda b, x: b.emit("add", square(b, x), b.emit("inject", b.emit("sign", x, lo=0))))
+        watched(reveal(b, y=y), lambda rank: hooks if rank == 1 else Watch())
+        return hooks.told
+
+    def without_rests(events: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        return [a for a, b in pairwise(events) if (a[0], b[0]) != ("leave", "enter")]
+
+    played, as_ever = told(0), told(1 << 60)
+    tail = len(as_ever) // 3  # of played iterations alone
+    assert without_rests(played)[-tail:] == without_rests(as_ever)[-tail:]
+    assert [e[0] for e in played[-tail:]].count("leave") < [e[0] for e in as_ever[-tail:]].count("leave")
 
 
 def test_enter_and_leave_come_in_pairs() -> None:
