@@ -144,8 +144,9 @@ class Drive(Generic[T]):
         while True:
             send, recv, when = self._what
             channel = Channel.DEAL if when is _DEAL else Channel.ROUND
+            still = when is _ROUND and bool(recv)  # all of it leaves before the coroutine goes on
             while self._sent < len(send):
-                links.post(channel, send[self._sent])
+                links.post(channel, send[self._sent], still)
                 self._sent += 1
             if when is _ROUND and (recv or time.monotonic() >= self._flushed + AHEAD_S):
                 links.flush()
@@ -263,13 +264,15 @@ class Links:
         """End the attempt because `peer` went away or broke the rules."""
         self.end(self._cause(LinkError(peer, self.where, why)))
 
-    def post(self, channel: Channel, send: Send) -> None:
-        """Send an array.  Raises Late while the peer takes in too little, LinkError and Ended."""
+    def post(self, channel: Channel, send: Send, still: bool = False) -> None:
+        """Send an array; it is `still` if nobody writes to it until `flush`.  Raises Late while the peer takes in too
+        little, LinkError and Ended.
+        """
         self.busy = send.op
         if self._why is not None:
             raise Ended(self._why)
         try:
-            self._links[send.peer].post(channel, send.op, send.array)
+            self._links[send.peer].post(channel, send.op, send.array, still)
         except Late:
             self.flush()  # the one that is slow may wait for another one, and that one for what is still here
             self._missing(send.peer, "it takes in nothing")

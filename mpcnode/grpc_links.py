@@ -65,7 +65,7 @@ class GrpcLink(Link):
         """Send the first frame."""
         self.outbox.put(peer_pb2.Frame(hello=hello).SerializeToString())
 
-    def post(self, channel: Channel, op: int, array: Array) -> None:
+    def post(self, channel: Channel, op: int, array: Array, still: bool = False) -> None:
         if not self.outbox.room():
             raise Late
         number, nbytes = self._sent[channel], array.nbytes
@@ -77,7 +77,8 @@ class GrpcLink(Link):
             if self.attendable:
                 self._stream.attend(0.0)  # the first may have left, and with this the next one does
             return
-        self._batch.append(Piece(channel, op, number, nbytes, array.tobytes()))
+        data = as_bytes(array) if still else array.tobytes()
+        self._batch.append(Piece(channel, op, number, nbytes, data))
         self._batch_bytes += nbytes + PIECE_BYTES
         if self._batch_bytes >= BATCH_BYTES:
             self.flush()

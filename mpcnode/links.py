@@ -209,9 +209,9 @@ class Link(ABC):
         self.peer, self.intake = intake.peer, intake
 
     @abstractmethod
-    def post(self, channel: Channel, op: int, array: Array) -> None:
-        """Send a copy of an array; it may wait for company until `flush`.  Raises Late, having sent nothing, while the
-        peer takes in too little."""
+    def post(self, channel: Channel, op: int, array: Array, still: bool = False) -> None:
+        """Send a copy of an array; it may wait for company until `flush`, and, if nobody writes to the array until then
+        (`still`), be copied only there.  Raises Late, having sent nothing, while the peer takes in too little."""
 
     @abstractmethod
     def flush(self) -> None:
@@ -274,7 +274,7 @@ class MemoryLink(Link):
             end.intake.drained = partial(end._tell_other, False)
         return ends
 
-    def post(self, channel: Channel, op: int, array: Array) -> None:
+    def post(self, channel: Channel, op: int, array: Array, still: bool = False) -> None:
         if channel is Channel.DEAL and not self._other.intake.room(0.0):
             raise Late
         data = bytes(as_bytes(array))

@@ -34,10 +34,12 @@ class Outbox:
         self._closed = self._finished = False
 
     def put(self, item: Item) -> None:
-        """Write a frame or small arrays, unless the outbox is closed."""
+        """Write a frame or small arrays, unless the outbox is closed.  Arrays may change once this is back."""
         size = len(item) if isinstance(item, bytes) else sum([len(piece.data) + PIECE_BYTES for piece in item])
         with self._lock:
             if not self._closed:
+                if self._writing and not isinstance(item, bytes):
+                    item = [piece._replace(data=bytes(piece.data)) for piece in item]  # bytes are not copied
                 self._bytes += size
                 self._queue.append((item, size))
                 self._go_on()

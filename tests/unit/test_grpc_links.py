@@ -209,6 +209,18 @@ def test_small_arrays_that_wait_together_leave_together(wire: Wire) -> None:
     assert [[piece.op for piece in frame] for frame in sent if isinstance(frame, list)] == [[0], [1, 2, 3]]
 
 
+def test_a_still_array_may_change_once_it_is_flushed(wire: Wire) -> None:
+    array = np.zeros(4, np.uint64)
+    for turn in range(3):  # the first leaves at once, the others wait until it has left
+        array[:] = turn
+        wire.link.post(Channel.ROUND, turn, array, still=True)
+        wire.link.flush()
+        array[:] = 99
+    sent = [frames.read(frame) for frame in wire.leave()]
+    data = [bytes(piece.data) for frame in sent if isinstance(frame, list) for piece in frame]
+    assert data == [np.full(4, turn, np.uint64).tobytes() for turn in range(3)]
+
+
 def test_posting_waits_for_a_peer_that_takes_in_nothing(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "POST_BYTES", 50_000)
     large = np.zeros(grpc_links.ALONE_BYTES, np.uint8)
