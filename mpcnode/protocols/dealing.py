@@ -92,7 +92,7 @@ def give(
 
 @types.coroutine
 def take(p: Place, tile: int, likes: Sequence[Like]) -> Generator[Exchange, Inbox, list[Array]]:
-    """E_i's side of `[v]`."""
+    """E_i's side of `[v]`; the arrays are the caller's own."""
     if p.rank == payee(p, tile):
         return (yield Exchange((), [Recv(HELPER, dtype, shape, p.op) for dtype, shape in likes], When.DEAL))
     return [p.common(HELPER, k, memory.empty(shape, dtype)) for k, (dtype, shape) in enumerate(likes, DEALT)]
