@@ -75,19 +75,18 @@ def give(
     """
     paid = payee(p, tile)
     minus = np.bitwise_xor if xor else np.subtract
-    others, rows = _others(p.size, paid), len(shares)
-    for purpose, v in enumerate(values, DEALT):
-        part = None
+    others, rows, sent = _others(p.size, paid), len(shares), []
+    for purpose, value in enumerate(values, DEALT):
+        v, part, rest = value, None, shares[paid - FIRST] if paid <= rows else value
         for i in others:
             if i <= rows:
                 share = shares[i - FIRST]
             else:
                 share = part = memory.empty(v.shape, v.dtype) if part is None else part
-            minus(v, p.common(i, purpose, share), v)
-        if paid <= rows:
-            shares[paid - FIRST][...] = v
+            v = minus(v, p.common(i, purpose, share), rest)
+        sent.append(Send(paid, v, p.op))
         rows = 0  # the other values' shares are nobody's here
-    yield Exchange([Send(paid, v, p.op) for v in values], (), When.DEAL)
+    yield Exchange(sent, (), When.DEAL)
 
 
 @types.coroutine

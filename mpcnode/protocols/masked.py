@@ -295,9 +295,9 @@ class Masked(Protocol):
                 t, b = kernels.trunc_deal(c, by, wrap, times)
                 masks = memory.empty((len(parts), *t.shape), wrap)
                 renew(p, masks)
-                parts[0] = t
+                kernels.trunc_mask(t, masks[0], by, parts[0])
                 await give(p, k, [t, b], shares=parts[1:])
-                for part, mask in zip(parts, masks, strict=True):
+                for part, mask in zip(parts[1:], masks[1:], strict=True):
                     kernels.trunc_mask(part, mask, by, part)
                 await exchange()
                 return
