@@ -79,6 +79,7 @@ def calls(elements: int) -> list[tuple[str, tuple[Any, ...], dict[str, Any]]]:
     products = ring(len(reference.gate_products(4, True)), words)
     return [
         ("mul_share", tuple(x), {"first": True}),
+        ("waxpby", (1, x[0], -2, x[1]), {}),
         ("trunc_deal", (x[0], 18, np.uint32), {}),
         ("trunc_share", (x[0], x[1].astype(np.uint32), x[2].astype(np.uint32)), {}),
         ("trunc_open", (x[0], x[1].astype(np.uint32), 18), {}),

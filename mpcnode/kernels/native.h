@@ -29,6 +29,7 @@ int mpc_matmul_at(uint64_t *out, const uint64_t *a, const uint64_t *b, int64_t n
 /* Elementwise, n elements each; a select's arguments but the mask have `terms` rows of n, which are summed. */
 void mpc_mul_share(uint64_t *out, const uint64_t *mx, const uint64_t *lx, const uint64_t *my, const uint64_t *ly,
                    const uint64_t *gamma, const uint64_t *mask, int64_t n, int first);
+void mpc_waxpby(uint64_t *out, uint64_t a, const uint64_t *x, uint64_t b, const uint64_t *y, int64_t n);
 void mpc_trunc_deal(uint64_t *t, void *b, const uint64_t *r, int64_t n, int by, int64_t times, int b_bytes);
 void mpc_trunc_share(void *out, const uint64_t *c, const void *b, const void *mask, int64_t n, int b_bytes);
 void mpc_trunc_open(uint64_t *out, const uint64_t *c, const void *v, int64_t n, int by, int64_t times, int b_bytes);

@@ -85,6 +85,11 @@ def mul_share(mx: U64, lx: U64, my: U64, ly: U64, gamma: U64, mask: U64, *, firs
     return s
 
 
+def waxpby(a: int, x: U64, b: int, y: U64) -> U64:
+    """a·x + b·y, elementwise, as BLAS names it.  The result's axes stand in memory in the order of x's."""
+    return np.asarray(np.uint64(a % (1 << 64)) * x + np.uint64(b % (1 << 64)) * y)
+
+
 # ---- exact truncation ------------------------------------------------------------------------------------------------
 def scaled(x: U64, times: int, by: int) -> U64:
     """x·times >> by for 1 <= times < 2^31 and times <= 2^by, without a product of 96 bits."""

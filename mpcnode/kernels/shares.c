@@ -30,6 +30,33 @@ void mpc_mul_share(uint64_t *out, const uint64_t *mx, const uint64_t *lx, const 
     mpc_run(mul_share_for, &args, (size_t)n, GRAIN);
 }
 
+typedef struct {
+    uint64_t *out;
+    uint64_t a, b;
+    const uint64_t *x, *y;
+} waxpby_args;
+
+INLINE void waxpby_of(const waxpby_args *p, const uint64_t a, const uint64_t b, size_t start, size_t stop) {
+    uint64_t *restrict out = p->out;
+    const uint64_t *x = p->x, *y = p->y;
+    INDEPENDENT
+    for (size_t i = start; i < stop; i++)
+        out[i] = a * x[i] + b * y[i];
+}
+
+INLINE void waxpby_body(const waxpby_args *p, size_t start, size_t stop) {
+    if (p->a == 1 && p->b == (uint64_t)-2) /* the factors of two evaluators: a shift */
+        waxpby_of(p, 1, (uint64_t)-2, start, stop);
+    else
+        waxpby_of(p, p->a, p->b, start, stop);
+}
+KERNEL(waxpby)
+
+void mpc_waxpby(uint64_t *out, uint64_t a, const uint64_t *x, uint64_t b, const uint64_t *y, int64_t n) {
+    waxpby_args args = {out, a, b, x, y};
+    mpc_run(waxpby_for, &args, (size_t)n, GRAIN);
+}
+
 /* ---- exact truncation; the wrap bit travels in 1, 2, 4 or 8 bytes ---- */
 /* x·times >> by for 1 <= times < 2^31 and times <= 2^by, without a product of 96 bits. */
 INLINE uint64_t scaled(uint64_t x, uint64_t times, int by) {

@@ -75,24 +75,23 @@ def give(
     """
     paid = payee(p, tile)
     minus = np.bitwise_xor if xor else np.subtract
-    others, rows = _others(p.size, paid), len(shares)
-    for purpose, v in enumerate(values, DEALT):
-        part = None
+    others, rows, sent = _others(p.size, paid), len(shares), []
+    for purpose, value in enumerate(values, DEALT):
+        v, part, rest = value, None, shares[paid - FIRST] if paid <= rows else value
         for i in others:
             if i <= rows:
                 share = shares[i - FIRST]
             else:
                 share = part = memory.empty(v.shape, v.dtype) if part is None else part
-            minus(v, p.common(i, purpose, share), v)
-        if paid <= rows:
-            shares[paid - FIRST][...] = v
+            v = minus(v, p.common(i, purpose, share), rest)
+        sent.append(Send(paid, v, p.op))
         rows = 0  # the other values' shares are nobody's here
-    yield Exchange([Send(paid, v, p.op) for v in values], (), When.DEAL)
+    yield Exchange(sent, (), When.DEAL)
 
 
 @types.coroutine
 def take(p: Place, tile: int, likes: Sequence[Like]) -> Generator[Exchange, Inbox, list[Array]]:
-    """E_i's side of `[v]`."""
+    """E_i's side of `[v]`; the arrays are the caller's own."""
     if p.rank == payee(p, tile):
         return (yield Exchange((), [Recv(HELPER, dtype, shape, p.op) for dtype, shape in likes], When.DEAL))
     return [p.common(HELPER, k, memory.empty(shape, dtype)) for k, (dtype, shape) in enumerate(likes, DEALT)]

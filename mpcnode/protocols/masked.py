@@ -230,19 +230,21 @@ class Masked(Protocol):
         async def body(p: Place, k: int, at: slice) -> None:
             cut: tuple[Any, ...] = (..., at, *behind)
             result = out[cut]
-            if result.flags.c_contiguous:  # it has the masks' place
+            if result[0].flags.c_contiguous:  # it has the masks' place
                 mask = renew(p, result)
             else:
                 masks = memory.empty(result.shape, WORD)
                 mask = renew(p, masks)
                 held = slice(p.rank != HELPER, None)
                 result[held] = masks[held]
+            (left, right), *others = factors
             if p.rank == HELPER:
-                s = memory.zeros(mask.shape, WORD)
+                s = f.product(left(cut), right)
             else:
                 [s] = await take(p, k, [(WORD, mask.shape)])
-                s = np.add(s, mask)
-            for left, right in factors:
+                s += mask
+                f.accumulate(s, left(cut), right, negate=False)
+            for left, right in others:
                 f.accumulate(s, left(cut), right, negate=False)
             if p.rank == HELPER:
                 await give(p, k, [s])
@@ -293,9 +295,9 @@ class Masked(Protocol):
                 t, b = kernels.trunc_deal(c, by, wrap, times)
                 masks = memory.empty((len(parts), *t.shape), wrap)
                 renew(p, masks)
-                parts[0] = t
+                kernels.trunc_mask(t, masks[0], by, parts[0])
                 await give(p, k, [t, b], shares=parts[1:])
-                for part, mask in zip(parts, masks, strict=True):
+                for part, mask in zip(parts[1:], masks[1:], strict=True):
                     kernels.trunc_mask(part, mask, by, part)
                 await exchange()
                 return

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from mpcnode import kernels
 from mpcnode.party import Place
 from mpcnode.protocols import Bilinear, Sharing
 from mpcnode.protocols.dealing import FIRST, HELPER, TILE, total
@@ -28,15 +29,15 @@ def unit(evaluators: int, times: int) -> int | None:
 
 def whole(p: Place, f: Bilinear, x: Sharing, y: Sharing) -> Factors:
     """H: λx·λy;  E_1: mx·(my - λy_1) - λx_1·my;  the others: - mx·λy_i - λx_i·my."""
-    times = np.uint64(f.times)
 
     def part(k: int) -> Callable[[tuple[Any, ...]], Array]:
         return lambda cut: x[k][cut]
 
     if p.rank == HELPER:
-        return [(part(0), y[0] * times)]
-    mine = (y[0] - y[1] if p.rank == FIRST else np.negative(y[1])) * times
-    return [(part(0), mine), (part(1), np.negative(y[0]) * times)]
+        return [(part(0), y[0] if f.times == 1 else y[0] * np.uint64(f.times))]
+    minus = np.uint64(-f.times % (1 << 64))
+    mine = kernels.waxpby(f.times, y[0], -f.times, y[1]) if p.rank == FIRST else y[1] * minus
+    return [(part(0), mine), (part(1), y[0] * minus)]
 
 
 def apart(p: Place, x: Sharing, y: Sharing, c: int) -> Factors:
@@ -45,21 +46,21 @@ def apart(p: Place, x: Sharing, y: Sharing, c: int) -> Factors:
         Σ_i (mx - n·λx_i)·(my - n·λy_i) = Σ_i (x + dx_i)·(y + dy_i) = n·x·y + Σ_i dx_i·dy_i,
 
     so E_i computes c·(mx - n·λx_i)·(my - n·λy_i), and H deals -c·Σ_i dx_i·dy_i, which is, as d_n = - Σ_(i<n) d_i, a
-    sum of n - 1 products dx_i·(dy_i + Σ_(j<n) dy_j).  For n = 2: three products at all parties together instead of
-    five.  Not in the papers above; what is sent is masked as it was.
+    sum of n - 1 products dx_i·(dy_i + Σ_(j<n) dy_j).  For n = 2: -2c·dx_1·dy_1, and three products at all parties
+    together instead of five.  Not in the papers above; what is sent is masked as it was.
     """
-    evaluators = p.size - FIRST
-    n = np.uint64(evaluators)
+    n = p.size - FIRST
 
-    def left(k: int, by: int) -> Callable[[tuple[Any, ...]], Array]:
-        factor = np.uint64(by % (1 << 64))
-        return lambda cut: (x[0][cut] - n * x[k][cut]) * factor if by != 1 else x[0][cut] - n * x[k][cut]
+    def left(k: int) -> Callable[[tuple[Any, ...]], Array]:
+        return lambda cut: kernels.waxpby(1, x[0][cut], -n, x[k][cut])
 
     if p.rank != HELPER:
-        return [(left(1, c), y[0] - n * y[1])]
-    others = [y[0] - n * y[i] for i in range(1, evaluators)]
-    together = total(others[0], others[1:]) if len(others) > 1 else others[0]
-    return [(left(i + 1, -c), other + together) for i, other in enumerate(others)]
+        return [(left(1), kernels.waxpby(c, y[0], -n * c, y[1]))]
+    if n == 2:
+        return [(left(1), kernels.waxpby(-2 * c, y[0], 4 * c, y[1]))]
+    others = [kernels.waxpby(-c, y[0], n * c, y[i]) for i in range(1, n)]
+    together = total(others[0], others[1:])
+    return [(left(i), other + together) for i, other in enumerate(others, 1)]
 
 
 @lru_cache(maxsize=1024)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_settings import SIZES, bits, each_setting, native, odd, ring, rng, same  # noqa: F401
+from kernel_settings import LAYOUTS, SIZES, bits, each_setting, native, odd, ring, rng, same, view  # noqa: F401
 
 from mpcnode import kernels
 from mpcnode.kernels import U64, reference
@@ -60,6 +60,32 @@ def test_share_formulas(setting: None, first: bool) -> None:
             same("square_trunc_share", *x[:2], wrap, x[4], product, x[5], by, first=first)
 
 
+def test_waxpby(setting: None) -> None:
+    for size in [*SIZES, 40_001]:
+        r = rng(size)
+        x, y = ring(r, size), ring(r, size)
+        for by in (1, -1, 2, int(ring(r))):
+            for n in (1, 2, 3, 4, 5):
+                same("waxpby", by, x, -n * by, y)
+
+
+def test_waxpby_keeps_the_order_of_axes(setting: None) -> None:
+    r = rng()
+    for how in LAYOUTS:
+        x, y = view(r, how, 30, 41), view(r, how, 30, 41)
+        for left, right in [(x, y), (x, ring(r, 30, 41)), (ring(r, 30, 41), y)]:
+            got, want = native.waxpby(3, left, -2, right), reference.waxpby(3, left, -2, right)
+            np.testing.assert_array_equal(got, want, strict=True)
+    for shape in [(0, 3), (1, 7, 1), (2, 3, 4, 5, 6)]:
+        x, y = ring(r, *shape), ring(r, *shape)
+        for axes in [range(len(shape)), range(len(shape))[::-1], np.roll(range(len(shape)), 2)]:
+            moved = x.transpose(axes)
+            for kernel in (native, reference):
+                got = kernel.waxpby(1, moved, -2, y.transpose(axes))
+                assert got.shape == moved.shape and got.transpose(np.argsort(axes)).flags.c_contiguous
+                np.testing.assert_array_equal(got.transpose(np.argsort(axes)), x - 2 * y)
+
+
 def test_share_formulas_take_any_shape(setting: None) -> None:
     r = rng()
     x = [ring(r, 3, 4, 5) for _ in range(4)] + [ring(r, 5, 4, 3).T, np.broadcast_to(ring(r, 5), (3, 4, 5))]
@@ -76,6 +102,7 @@ def test_share_formulas_take_any_shape(setting: None) -> None:
     same("trunc_open", x[0], odd(x[1].astype(np.uint32)), 18)
     scalar = [ring(r) for _ in range(6)]
     assert native.mul_share(*scalar, first=True).shape == ()
+    assert native.waxpby(1, scalar[0], -2, scalar[1]).shape == ()
 
 
 def test_share_formulas_refuse() -> None:
@@ -83,6 +110,10 @@ def test_share_formulas_refuse() -> None:
     x, y, bit = ring(r, 4), ring(r, 5), bits(r, 4)
     with pytest.raises(ValueError, match=r"ly: want uint64\[4\], got uint64\[5\]"):
         native.mul_share(x, x, x, y, x, x, first=True)
+    with pytest.raises(ValueError, match=r"waxpby: want two arrays of one shape, got \[4\] and \[5\]"):
+        native.waxpby(1, x, -2, y)
+    with pytest.raises(ValueError, match=r"y: want uint64\[4\], got int64\[4\]"):
+        native.waxpby(1, x, -2, x.astype(np.int64))
     with pytest.raises(ValueError, match=r"mask: want uint64\[4\], got int64\[4\]"):
         native.inject_share(bit, x, x.astype(np.int64), first=True)
     with pytest.raises(ValueError, match=r"bit: want uint8\[1, 4\], got bool\[1, 4\]"):

@@ -38,6 +38,7 @@ from mpcnode.kernels.native.shares import (
     trunc_mask,
     trunc_open,
     trunc_share,
+    waxpby,
 )
 from mpcnode.kernels.reference import (
     CHUNK,
@@ -94,6 +95,7 @@ __all__ = [
     "trunc_open",
     "trunc_share",
     "unpack_bits",
+    "waxpby",
     "wide_gate_deal",
     "wide_gate_rows",
     "wide_gate_share",

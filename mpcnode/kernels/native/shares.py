@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 
@@ -38,6 +40,26 @@ def mul_share(mx: U64, lx: U64, my: U64, ly: U64, gamma: U64, mask: U64, *, firs
         first,
     )
     return out
+
+
+def waxpby(a: int, x: U64, b: int, y: U64) -> U64:
+    """a·x + b·y, elementwise, as BLAS names it.  The result's axes stand in memory in the order of x's; what is dense
+    there, transposed or not, is not copied.
+    """
+    if x.shape != y.shape:
+        raise ValueError(f"waxpby: want two arrays of one shape, got {list(x.shape)} and {list(y.shape)}")
+    order, back = _in_memory(x.strides)
+    x, y = x.transpose(order), y.transpose(order)
+    out, data = made(x.shape)
+    lib.mpc_waxpby(data, a % (1 << 64), words_of(x, x.shape, "x"), b % (1 << 64), words_of(y, x.shape, "y"), out.size)
+    return out.transpose(back)
+
+
+@lru_cache(maxsize=256)
+def _in_memory(strides: tuple[int, ...]) -> tuple[list[int], list[int]]:
+    """The axes in the order in which they stand in memory, and how to undo that order."""
+    order = sorted(range(len(strides)), key=lambda axis: -abs(strides[axis]))
+    return order, sorted(range(len(order)), key=order.__getitem__)
 
 
 # ---- exact truncation ------------------------------------------------------------------------------------------------
