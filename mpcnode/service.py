@@ -17,7 +17,7 @@ from typing import Any, NoReturn, cast
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from mpcnode import allocator, doctor, kernels, tls
+from mpcnode import doctor, kernels, tls
 from mpcnode.admission import Holdings, Run, admit, run_of
 from mpcnode.attempt import Attempt
 from mpcnode.cluster import Cluster
@@ -385,7 +385,6 @@ def serve(identity: Identity, cluster: Cluster, *, listen: str, threads: int, de
     ConfigError if the identity can have no part in a job of this cluster, or the address is not free.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    allocator.keep()
     kernels.set_threads(threads)
     server = Server(identity, cluster, listen=listen, deadline_s=deadline_s)
     told_to_stop = Event()
