@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 from coordinator.lower.builder import Builder, Value
-from mpcnode import party, protocols
+from mpcnode import kernels, party, protocols
 from mpcnode.engine import Hooks, execute
 from mpcnode.graph import Graph, Kind, Op, Type
 from mpcnode.kernels.prg import Prg
-from mpcnode.party import Party, pair_key
+from mpcnode.party import STEP_BYTES, Party, pair_key
 from mpcnode.protocols.dealing import TILE
 from mpcnode.simulate import run
 from mpcnode.verify import verify
@@ -44,13 +45,13 @@ def work(b: Builder, x: Value, y: Value) -> Value:
     return b.reshape(product, z.shape)
 
 
-def looped(b: Builder, x: Value, y: Value, depth: int) -> Value:
-    """`work` on x twice, and loops of the same inside."""
+def looped(b: Builder, x: Value, y: Value, depth: int, length: int = 2) -> Value:
+    """`work` on x, `length` times, and loops of the same inside."""
     body = Builder()
     const, carry = (body.emit("param", index=i, type=x.type) for i in range(2))
     result = work(body, carry, const)
     inside = body.graph([looped(body, result, const, depth - 1) if depth > 1 else result])
-    return b.emit("get", b.emit("loop", y, x, length=2, reverse=0, consts=1, carry=1, body=inside), index=0)
+    return b.emit("get", b.emit("loop", y, x, length=length, reverse=0, consts=1, carry=1, body=inside), index=0)
 
 
 def nest(elements: int) -> Graph:
@@ -86,13 +87,23 @@ class Recording(Prg):
 
     def __init__(self, key: bytes) -> None:
         super().__init__(key)
-        self.key, self.draws = key, Counter[Draw]()
+        self.key, self.draws, self.played = key, Counter[Draw](), Counter[bytes]()
         self.made.append(self)
 
     def fill(self, nonce: bytes, out: Any) -> Any:
         assert out.nbytes <= ADDRESS_BYTES
         self.draws[Draw(self.key, nonce, str(out.dtype), out.shape)] += 1
         return super().fill(nonce, out)
+
+    def filler(self, out: Any) -> Callable[[bytes], None]:
+        """What tapes draw."""
+        fill = super().filler(out)
+
+        def noted(nonce: bytes) -> None:
+            self.played[nonce] += 1
+            fill(nonce)
+
+        return noted
 
 
 @pytest.fixture
@@ -126,6 +137,29 @@ def test_no_address_is_drawn_twice(streams: list[Recording]) -> None:
         assert stream.draws
         addresses = Counter((draw.key, draw.nonce) for draw in stream.draws.elements())
         assert set(addresses.values()) == {1}
+
+
+@pytest.mark.skipif(kernels.NAME != "native", reason="tapes call the compiled kernels")
+def test_no_address_is_drawn_twice_by_tapes(streams: list[Recording], monkeypatch: pytest.MonkeyPatch) -> None:
+    """But where a tape is tried against the iteration that it is to be the same as: a turn of each evaluator's."""
+    monkeypatch.setattr("mpcnode.engine.LEAST_TURNS", 0)
+    b = Builder()
+    column = Type(Kind.ARITH, 0, (64, 1))
+    x = b.reshape(b.emit("input", type=column, owner="alice", dataset="d", columns=("v",)), (64,))
+    b.emit("reveal", looped(b, x, x, depth=1, length=12), to=("analyst",), name="y")
+    graph = b.graph()
+    verify(graph)
+    attempt(1, graph)
+    evaluators = len(NAMES) - 1
+    for stream in streams:
+        drawn = Counter(draw.nonce for draw in stream.draws.elements())
+        assert set(drawn.values()) == {1}
+        if stream.played:
+            assert set(stream.played.values()) == {1}
+            steps = {nonce[:STEP_BYTES] for nonce in stream.played}
+            assert len(steps) == 12 - evaluators  # all but those that were recorded
+            assert len({nonce[:STEP_BYTES] for nonce in drawn.keys() & stream.played.keys()}) == evaluators
+    assert any(stream.played for stream in streams)
 
 
 def test_both_ends_of_a_pair_draw_the_same(streams: list[Recording]) -> None:
