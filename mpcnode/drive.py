@@ -21,7 +21,6 @@ T = TypeVar("T")
 
 AHEAD_S = 0.002  # that a party which waits for nobody keeps small arrays back, to send them together
 MOMENT_S = 0.02  # that a thread waits for a link before it looks around
-_ROUND, _DEAL = When.ROUND, When.DEAL
 
 
 class Traffic:
@@ -42,9 +41,9 @@ class Traffic:
             nbytes = array.nbytes
             self.sent_bytes[peer] += nbytes
             self.op_sent_bytes[op] += nbytes
-            if when is not _DEAL:
+            if when is not When.DEAL:
                 ops.add(op)
-        if when is _ROUND:
+        if when is When.ROUND:
             for due in recv:
                 ops.add(due.op)
             for op in ops:
@@ -143,12 +142,12 @@ class Drive(Generic[T]):
         links = self._links
         while True:
             send, recv, when = self._what
-            channel = Channel.DEAL if when is _DEAL else Channel.ROUND
-            still = when is _ROUND and bool(recv)  # all of it leaves before the coroutine goes on
+            channel = Channel.DEAL if when is When.DEAL else Channel.ROUND
+            still = when is When.ROUND and bool(recv)  # all of it leaves before the coroutine goes on
             while self._sent < len(send):
                 links.post(channel, send[self._sent], still)
                 self._sent += 1
-            if when is _ROUND and (recv or time.monotonic() >= self._flushed + AHEAD_S):
+            if when is When.ROUND and (recv or time.monotonic() >= self._flushed + AHEAD_S):
                 links.flush()
                 self._flushed = time.monotonic()
             if recv:

@@ -61,12 +61,12 @@ def _head(piece: Piece) -> bytes:
     """A Part, up to its data.  Zeros and empty data are left out, as protobuf does."""
     channel, op, sequence, nbytes, data = piece
     number = b"\x18" + _varint(sequence) if sequence else b""
-    return _fields(0x08, channel, 0x10, op) + number + _fields(0x20, nbytes, 0x2A, len(data))
+    return _two_fields(0x08, channel, 0x10, op) + number + _two_fields(0x20, nbytes, 0x2A, len(data))
 
 
 @lru_cache(maxsize=4096)
-def _fields(tag: int, value: int, other_tag: int, other: int) -> bytes:
-    """Two numbers that come again and again."""
+def _two_fields(tag: int, value: int, other_tag: int, other: int) -> bytes:
+    """Two fields of a Part, by tag and number.  Remembered: all but the sequence is the same in every iteration."""
     return b"".join(bytes([t]) + _varint(x) for t, x in ((tag, value), (other_tag, other)) if x)
 
 

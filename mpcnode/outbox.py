@@ -14,7 +14,6 @@ POST_BYTES = 64 << 20  # put in and not yet within the peer's window: from there
 PIECE_BYTES = 64  # that a small array counts beyond its own
 
 Item: TypeAlias = bytes | list[Piece]
-Sized: TypeAlias = tuple[Item, int]  # and what it counts
 
 
 class Outbox:
@@ -28,7 +27,7 @@ class Outbox:
     def __init__(self, start: Callable[[bytes], None], finish: Callable[[], None]) -> None:
         self._start, self._finish = start, finish
         self._lock = Lock()  # guards all below
-        self._queue: deque[Sized] = deque()
+        self._queue: deque[tuple[Item, int]] = deque()  # and what each of them counts
         self._bytes = 0  # in the queue and being written
         self._writing = 0  # bytes of the frame being written
         self._closed = self._finished = False

@@ -43,7 +43,7 @@ class Send(NamedTuple):
 
 
 class Target(NamedTuple):
-    """An array, C-contiguous, and its bytes."""
+    """An array that is written to, C-contiguous, and its bytes."""
 
     array: Array
     bytes: memoryview

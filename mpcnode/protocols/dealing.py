@@ -70,8 +70,8 @@ def payee(p: Place, tile: int) -> int:
 def give(
     p: Place, tile: int, values: Sequence[Array], xor: bool = False, shares: Array | Sequence[Array] = ()
 ) -> Generator[Exchange, Inbox, None]:
-    """H's side of `[v]`, for all dealt values of a tile at once.  Overwrites them.  `shares`: rows for E_1's share of
-    the first value, E_2's and so on, as many as H goes on to need.
+    """H's side of `[v]`, for all dealt values of a tile at once, which it may overwrite.  `shares`: rows for E_1's
+    share of the first value, E_2's and so on, as many as H goes on to need.
     """
     paid = payee(p, tile)
     minus = np.bitwise_xor if xor else np.subtract
