@@ -77,6 +77,9 @@ def calls(elements: int) -> list[tuple[str, tuple[Any, ...], dict[str, Any]]]:
     words = reference.words(elements)
     rho, gates = ring(BITS, words), ring(8, words)
     products = ring(len(reference.gate_products(4, True)), words)
+    some = min(64, elements)  # keys are for few elements
+    few, roots = ring(some), ring(2, some, 2)
+    key = RNG.integers(0, 256, (some, reference.dcf_bytes(BITS)), np.uint8)
     return [
         ("mul_share", tuple(x), {"first": True}),
         ("waxpby", (1, x[0], -2, x[1]), {}),
@@ -84,7 +87,7 @@ def calls(elements: int) -> list[tuple[str, tuple[Any, ...], dict[str, Any]]]:
         ("trunc_share", (x[0], x[1].astype(np.uint32), x[2].astype(np.uint32)), {}),
         ("trunc_open", (x[0], x[1].astype(np.uint32), 18), {}),
         ("trunc_mask", (x[0], x[1].astype(np.uint32), 18), {}),
-        ("select_share", (bits, *x[:5]), {"first": True}),
+        ("select_share", (bits[None], *(v[None] for v in x[:4]), x[4]), {"first": True}),
         ("inject_share", (bits, x[0], x[1]), {"first": True}),
         ("pack_bits", (bits,), {}),
         ("unpack_bits", (ring(words), elements), {}),
@@ -92,6 +95,8 @@ def calls(elements: int) -> list[tuple[str, tuple[Any, ...], dict[str, Any]]]:
         ("leaf_deal", (rho,), {}),
         ("leaf_share", (rho, ring(reference.leaf_rows(BITS), words)), {"first": True}),
         ("leaves", (x[0], ring(1), 63 - BITS, 63, ring(reference.leaf_rows(BITS) + 1, words)), {"first": True}),
+        ("dcf_deal", (few, roots, 63 - BITS, 63), {}),
+        ("dcf_share", (few, ring(1), key, roots[0], 63 - BITS, 63), {"first": True}),
         ("gate_deal", (gates,), {"with_eq": True}),
         ("gate_share", (gates, gates, products), {"with_eq": True, "first": True}),
     ]

@@ -7,7 +7,7 @@ from pathlib import Path
 from cffi import FFI
 
 _HERE = Path("mpcnode") / "kernels"  # relative to setup.py, as setuptools wants it
-_SOURCES = ("isa.c", "matmul.c", "conv.c", "shares.c", "fused.c", "planes.c")
+_SOURCES = ("isa.c", "matmul.c", "conv.c", "shares.c", "fused.c", "planes.c", "dcf.c")
 
 
 def _declarations() -> str:

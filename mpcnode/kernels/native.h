@@ -78,3 +78,10 @@ void mpc_wide_gate_share(uint64_t *out, const uint64_t *m, const uint64_t *masks
 void mpc_gate_deal(uint64_t *rows, const uint64_t *masks, const uint8_t *sets, int count, int64_t words);
 void mpc_gate_share(uint64_t *out, const uint64_t *m, const uint64_t *masks, const uint64_t *rows, const uint8_t *sets,
                     int count, int64_t words, int fan, int with_eq, int first);
+
+/* Distributed comparison functions: see dcf.py.  moved: room for the elements.  Without AES instructions, which
+   `compiled` tells, these compute nothing. */
+int mpc_dcf_compiled(void);
+void mpc_dcf_deal(uint8_t *out, const uint64_t *x, const uint64_t *roots, int64_t elements, int lo, int top);
+void mpc_dcf_share(uint8_t *out, uint8_t *tops, uint64_t *moved, const uint64_t *x, const uint64_t *cuts, int64_t count,
+                   const uint8_t *key, const uint64_t *root, int64_t elements, int lo, int top, int first);

@@ -14,6 +14,7 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
+from mpcnode.kernels import dcf
 from mpcnode.kernels.places import padded
 from mpcnode.window import Window
 
@@ -451,3 +452,7 @@ def wide_gate_share(m: U64, masks: U64, products: U64, *, first: bool) -> U64:
         share ^= and_share(m[term], masks[term], products[at:end], first=first)
         at = end
     return share[None]
+
+
+# ---- distributed comparison functions: a file of their own -----------------------------------------------------------
+dcf_levels, dcf_bytes, dcf_deal, dcf_share = dcf.dcf_levels, dcf.dcf_bytes, dcf.dcf_deal, dcf.dcf_share

@@ -6,12 +6,14 @@ m is public to the evaluators and ρ = λ is known to the helper, so a leaf need
 monomials of the chunk's bits of ρ; and up to 4 nodes merge in one gate, expanded over m ^ λ as in ABY2.0's
 multi-input AND.  All of it is dealt in one message ahead of the computation.
 
-For few elements a round is worth more than bytes: then chunks are wider, and a single gate merges up to 8 of them.
+For few elements a round is worth more than bytes: then chunks are wider, and a single gate merges up to 8 of them; and
+two evaluators compare by the key of a distributed comparison function instead (kernels/dcf.py), which gives them shares
+of the sign at once, to be opened in one round.
 
 x is compared with several public numbers at once at the price of fewer leaves: x - cut = (m - cut) - λ has the mask λ
-whatever the cut, so one dealing of the monomials of λ serves all of them, and only the gates, whose inputs have masks
-of their own, are dealt for each.  Shares of one dealt value may be used any number of times, as λ_i is in all that is
-computed from x: they are never sent, but in sums with a fresh mask bit for every bit that is opened.
+whatever the cut, so one dealing of the monomials of λ, or one key, serves all of them, and only the gates, whose inputs
+have masks of their own, are dealt for each.  Shares of one dealt value may be used any number of times, as λ_i is in
+all that is computed from x: they are never sent, but in sums with a fresh mask bit for every bit that is opened.
 
 Everything here is bit planes, uint64[rows, words]; the nodes of a level are rows lt_0 .. lt_{c-1}, eq_1 .. eq_{c-1}
 (nobody asks the lowest node's eq).
@@ -27,9 +29,23 @@ import numpy as np
 import numpy.typing as npt
 
 from mpcnode import kernels
-from mpcnode.kernels import CHUNK, U64, memory
+from mpcnode.kernels import CHUNK, U8, U64, memory
 from mpcnode.party import Place
-from mpcnode.protocols.dealing import FIRST, HELPER, LEVEL, TILE, WORD, fresh, give, opened, take
+from mpcnode.protocols.dealing import (
+    BYTE,
+    DEALT,
+    FIRST,
+    HELPER,
+    LEVEL,
+    TILE,
+    WORD,
+    fresh,
+    give,
+    give_all,
+    opened,
+    take,
+    take_all,
+)
 from mpcnode.rounds import exchange
 
 
@@ -94,6 +110,7 @@ def _level(nodes: int, at: int) -> tuple[Level, int]:
 
 WIDE_FAN = 8
 EXTRA_BYTES = 1 << 18  # dealt to save a round: up to 0.4 ms of a processor at the helper, half of that at an evaluator
+KEY_LEVELS = 1 << 12  # that keys may have, evaluated or not: each takes an evaluator 20 ns and the helper 35
 
 
 @lru_cache(maxsize=256)
@@ -147,14 +164,26 @@ def ring_elements(cuts: tuple[int, ...]) -> U64:
 
 
 @lru_cache(maxsize=4096)
-def sign_cost(lo: int, top: int, elements: int, cuts: int = 1) -> tuple[int, int, int]:
-    """Rounds, words that each evaluator opens, words that the helper deals, to compare so many numbers with cuts."""
+def by_key(evaluators: int, lo: int, top: int, elements: int, cuts: int = 1) -> bool:
+    """Do they compare by the key of a distributed comparison function?"""
+    t, bits = _tree_of(lo, top, elements, cuts), top - lo
+    if evaluators != 2 or not t.levels or cuts * elements * max(1, kernels.dcf_levels(bits)) > KEY_LEVELS:
+        return False
+    dealt = t.dealt(kernels.words(elements), kernels.words(cuts * elements))
+    return 2 * elements * kernels.dcf_bytes(bits) <= 8 * dealt + EXTRA_BYTES * len(t.levels)
+
+
+@lru_cache(maxsize=4096)
+def sign_cost(lo: int, top: int, elements: int, cuts: int = 1, evaluators: int = 2) -> tuple[int, int, int]:
+    """Rounds, bytes that each evaluator opens, bytes that the helper deals, to compare so many numbers with cuts."""
+    if by_key(evaluators, lo, top, elements, cuts):
+        return 1, 8 * kernels.words(cuts * elements), evaluators * elements * kernels.dcf_bytes(top - lo)
     t, opened, dealt = _tree_of(lo, top, elements, cuts), 0, 0
     for at in sign_tiles(elements, cuts):
         n = at.stop - at.start
         opened += kernels.words(cuts * n) * (t.opened + sum(level.opened for level in t.levels))
         dealt += t.dealt(kernels.words(n), kernels.words(cuts * n))
-    return 1 + len(t.levels), opened, dealt
+    return 1 + len(t.levels), 8 * opened, 8 * dealt
 
 
 def _gate_deal(masks: U64, gate: Gate) -> U64:
@@ -194,6 +223,8 @@ async def sign_planes(p: Place, tile: int, x: U64, cuts: U64, lo: int, top: int,
     """One tile of so many elements in all.  x: uint64[elements of the tile], m at an evaluator, λ at the helper; the
     sign is in bit `top`.  Returns the planes of the parts of the signs of x - cut, one cut's bits behind another's.
     """
+    if by_key(p.size - FIRST, lo, top, elements, len(cuts)):
+        return await _sign_by_key(p, x, cuts, lo, top)
     t = _tree_of(lo, top, elements, len(cuts))
     if p.rank == HELPER:
         return [await _deal_sign(p, tile, t, kernels.to_planes(x, lo, top + 1), kernels.words(len(cuts) * len(x)))]
@@ -249,3 +280,22 @@ async def _evaluate_sign(p: Place, tile: int, t: Tree, x: U64, cuts: U64, lo: in
             share ^= top_share
         m, mask = _next(level, m, await opened(p, share, xor=True)), _next(level, mask, opened_mask)
     return m[0] ^ top_m, mask[0]
+
+
+async def _sign_by_key(p: Place, x: U64, cuts: U64, lo: int, top: int) -> Sequence[U64]:
+    """The helper deals one key: corrections that both evaluators get, and a root that each has in common with it.  They
+    evaluate it at x - cut for all cuts, and open what comes out, which has λ's top bit in it; m's is added in the open.
+    """
+    mask = _mask(p, 0, 1, kernels.words(len(cuts) * len(x)))[0]
+    if p.rank == HELPER:
+        roots = memory.empty((2, len(x), 2), np.uint64)
+        for i, root in enumerate(roots, FIRST):
+            p.common(i, DEALT, root)
+        await give_all(p, kernels.dcf_deal(x, roots, lo, top))
+        await exchange()
+        return [mask]
+    root = p.common(HELPER, DEALT, memory.empty((len(x), 2), np.uint64))
+    key: U8 = await take_all(p, (BYTE, (len(x), kernels.dcf_bytes(top - lo))))
+    share, tops = kernels.dcf_share(x, cuts, key, root, lo, top, first=p.rank == FIRST)
+    m = await opened(p, kernels.pack_bits(share.reshape(-1)) ^ mask, xor=True)
+    return [m ^ kernels.pack_bits(tops.reshape(-1)), mask]

@@ -97,6 +97,19 @@ def take(p: Place, tile: int, likes: Sequence[Like]) -> Generator[Exchange, Inbo
     return [p.common(HELPER, k, memory.empty(shape, dtype)) for k, (dtype, shape) in enumerate(likes, DEALT)]
 
 
+@types.coroutine
+def give_all(p: Place, value: Array) -> Generator[Exchange, Inbox, None]:
+    """H's side of what every evaluator is to have alike: no share, but what hides its secret by itself."""
+    yield Exchange([Send(i, value, p.op) for i in range(FIRST, p.size)], (), When.DEAL)
+
+
+@types.coroutine
+def take_all(p: Place, like: Like) -> Generator[Exchange, Inbox, Array]:
+    """E_i's side of `give_all`."""
+    [value] = yield Exchange((), [Recv(HELPER, *like, p.op)], When.DEAL)
+    return value
+
+
 @lru_cache(maxsize=64)
 def _others(size: int, rank: int) -> tuple[int, ...]:
     return tuple(i for i in range(FIRST, size) if i != rank)

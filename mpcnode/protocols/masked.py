@@ -411,8 +411,7 @@ class Masked(Protocol):
                 return Cost(1, 8 * opened, 8 * dealt)
             case "sign":
                 bits, cuts = (op.integer("lo"), op.integer("top", TOP)), len(op.integers("cuts", (0,)))
-                rounds, opened, dealt = compare.sign_cost(*bits, args[0].size, cuts)
-                return Cost(rounds, 8 * opened, 8 * dealt)
+                return Cost(*compare.sign_cost(*bits, args[0].size, cuts, size - FIRST))
             case _:
                 return Cost()
 

@@ -6,6 +6,7 @@ C-contiguous and aligned (else copied).  A call costs about a microsecond, plus 
 
 from __future__ import annotations
 
+from mpcnode.kernels.native.dcf import dcf_deal, dcf_share
 from mpcnode.kernels.native.fused import (
     mul_trunc_deal,
     mul_trunc_share,
@@ -47,6 +48,8 @@ from mpcnode.kernels.reference import (
     Unsigned,
     and_rows,
     chunks,
+    dcf_bytes,
+    dcf_levels,
     gate_products,
     gate_sums,
     leaf_rows,
@@ -65,6 +68,10 @@ __all__ = [
     "chunks",
     "conv",
     "conv_add",
+    "dcf_bytes",
+    "dcf_deal",
+    "dcf_levels",
+    "dcf_share",
     "gate_deal",
     "gate_products",
     "gate_share",
