@@ -312,7 +312,8 @@ class Masked(Protocol):
 
     async def sign(self, p: Place, x: Sharing, lo: int, top: int = TOP, cuts: tuple[int, ...] = ()) -> Sharing:
         """m_top ^ λ_top ^ [m mod 2^top < λ mod 2^top], where m_top is bit `top` of m: m - λ = x holds mod 2^(top+1)
-        too; the comparison by a tree of dealt leaves and gates: see comparison.py.  x - cut has m - cut, and x's λ.
+        too; the comparison by a tree of dealt leaves and gates, or by a key: see comparison.py.  x - cut has m - cut,
+        and x's λ.
         """
         a, numbers = flat(x[:1]), compare.ring_elements(cuts or (0,))
         out = memory.empty((self.parts(p, Kind.BIT), len(numbers), a.shape[1]), np.uint8)
@@ -382,9 +383,9 @@ class Masked(Protocol):
 
     def cost(self, op: Op, args: Sequence[Type], size: int) -> Cost:
         """Per element, n = 2, swap / deal bytes / rounds: mul, dot and conv 8/8/1, trunc by 18 4/12/1, sign of 45 bits
-        3.8/30.6/3 (for few elements in 2 rounds, see comparison.py; with several cuts, 8 more dealt for each), select
-        8/16/1, inject 8/8/1, and 1/8 and 1/8, /1; truncated by 18 on the way, mul and square 8/24/1, select 8/32/1.  A
-        sum of selects is swapped once, and dealt as each of them is.
+        3.8/30.6/3 (for few elements in 2 rounds or 1, see comparison.py; with several cuts, 8 more dealt for each),
+        select 8/16/1, inject 8/8/1, and 1/8 and 1/8, /1; truncated by 18 on the way, mul and square 8/24/1, select
+        8/32/1.  A sum of selects is swapped once, and dealt as each of them is.
         """
         n = op.type.size
         if op.name == "input":

@@ -14,6 +14,7 @@ from views import (
     alike,
     coalition,
     differences,
+    every_op,
     proper_parts,
     received,
     several,
@@ -21,15 +22,17 @@ from views import (
     uniform,
 )
 
+from mpcnode.engine import Plan
 from mpcnode.party import Place
 from mpcnode.protocols.dealing import DEALT, HELPER, LEVEL, MASK, REVEAL
 
 ELEMENTS, RUNS = 4096, 4
-CUTS = [(2, 1), (2, 2), (3, 1), (3, 3)]  # evaluators, and the rank of the honest one, whose data it is
+# Evaluators, the rank of the honest one, whose data it is, and whether comparisons are by keys.
+CUTS = [(2, 1, False), (2, 2, False), (3, 1, False), (3, 3, False), (2, 1, True), (2, 2, True)]
 
 
-def runs(evaluators: int, honest: int, secret: str, seed: int = 0) -> list[Transcript]:
-    return [transcript(evaluators, honest, SECRETS[secret](ELEMENTS), 1000 * seed + i) for i in range(RUNS)]
+def runs(evaluators: int, honest: int, secret: str, seed: int = 0, by_key: bool = False) -> list[Transcript]:
+    return [transcript(evaluators, honest, SECRETS[secret](ELEMENTS), 1000 * seed + i, by_key) for i in range(RUNS)]
 
 
 def together(found: list[Transcript], honest: int) -> View:
@@ -40,8 +43,9 @@ def together(found: list[Transcript], honest: int) -> View:
 class Cut:
     """Runs on one secret, and who is honest."""
 
-    def __init__(self, evaluators: int, honest: int, secret: str) -> None:
-        self.evaluators, self.honest, self.runs = evaluators, honest, runs(evaluators, honest, secret)
+    def __init__(self, evaluators: int, honest: int, by_key: bool, secret: str) -> None:
+        self.evaluators, self.honest = evaluators, honest
+        self.runs = runs(evaluators, honest, secret, by_key=by_key)
 
 
 @pytest.fixture(scope="module", params=[(*cut, secret) for cut in CUTS for secret in SECRETS], ids=str)
@@ -70,10 +74,11 @@ def test_the_helper_receives_nothing(cut: Cut) -> None:
     assert all(m.target != HELPER for t in cut.runs for m in t.messages)
 
 
-@pytest.mark.parametrize(("evaluators", "honest"), CUTS)
-def test_views_of_different_secrets_are_alike(evaluators: int, honest: int) -> None:
+@pytest.mark.parametrize(("evaluators", "honest", "by_key"), CUTS)
+def test_views_of_different_secrets_are_alike(evaluators: int, honest: int, by_key: bool) -> None:
     one, other = (
-        together(runs(evaluators, honest, secret, seed), honest) for seed, secret in enumerate(("zeros", "structured"))
+        together(runs(evaluators, honest, secret, seed, by_key), honest)
+        for seed, secret in enumerate(("zeros", "structured"))
     )
     assert alike(one, other) > ALARM
 
@@ -119,6 +124,26 @@ def test_a_planted_leak_is_caught(plant: str, monkeypatch: pytest.MonkeyPatch) -
     evaluators, honest, common = PLANTS[plant]
     monkeypatch.setattr(Place, "common", common)
     view = together(runs(evaluators, honest, "largest"), honest)
+    assert min(uniform(view), uniform(differences(view))) < ALARM
+
+
+KEY_PLANTS: dict[str, Callable[[int, set[int]], bool]] = {
+    "no mask of the sign": lambda purpose, pair: LEVEL <= purpose < DEALT,
+    "no mask of the honest evaluator's share": lambda purpose, pair: LEVEL <= purpose < DEALT and 1 in pair,
+    "roots that all know": lambda purpose, pair: purpose >= DEALT,
+}
+
+
+@pytest.mark.parametrize("plant", KEY_PLANTS)
+def test_a_leak_in_comparisons_by_key_is_caught(plant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    signs = {number for number, op in Plan(every_op(ELEMENTS, "owner")).ops().items() if op.name == "sign"}
+    weak = none(KEY_PLANTS[plant])
+
+    def common(p: Place, peer: int, purpose: int, out: Any) -> Any:
+        return (weak if p.op in signs else COMMON)(p, peer, purpose, out)
+
+    monkeypatch.setattr(Place, "common", common)
+    view = together(runs(2, 1, "largest", by_key=True), 1)
     assert min(uniform(view), uniform(differences(view))) < ALARM
 
 

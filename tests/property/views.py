@@ -19,6 +19,8 @@ from coordinator.lower.builder import Builder, Value
 from mpcnode import protocols
 from mpcnode.engine import Hooks, Plan, execute
 from mpcnode.graph import Graph, Kind, Op, Type
+from mpcnode.kernels.dcf import LEVEL as LEVEL_BYTES
+from mpcnode.kernels.dcf import SEED
 from mpcnode.party import Party, Place, seeded_keys
 from mpcnode.protocols import comparison, dealing, fused, lookup, masked
 from mpcnode.protocols.dealing import HELPER, LEVEL, MASK
@@ -86,8 +88,9 @@ class Transcript(NamedTuple):
     parts: list[dict[str, Array]]  # by rank, of the outputs
 
 
-def transcript(evaluators: int, honest: int, secrets: Array, seed: int) -> Transcript:
-    """Run `every_op` on the data of the evaluator of that rank."""
+def transcript(evaluators: int, honest: int, secrets: Array, seed: int, by_key: bool = False) -> Transcript:
+    """Run `every_op` on the data of the evaluator of that rank.  by_key: all comparisons are by keys, few elements or
+    not."""
     names = ["helper", *(f"evaluator_{i}" for i in range(1, evaluators + 1))]
     plan = Plan(every_op(secrets.shape[1], names[honest]))
     keys = seeded_keys(len(names), f"secrecy {seed}".encode())
@@ -103,6 +106,7 @@ def transcript(evaluators: int, honest: int, secrets: Array, seed: int) -> Trans
     known: list[View] = [{} for _ in names]
     with pytest.MonkeyPatch.context() as patch:
         record(patch, known)
+        patch.setattr(comparison, "by_key", lambda *_: by_key)
         parts, _ = run(kernels, tap)
     return Transcript(plan.ops(), messages, known, parts)
 
@@ -156,11 +160,23 @@ def combined(arrays: Sequence[Array], bits: bool) -> Array:
 
 def received(t: Transcript, rank: int, sources: Sequence[int] | None = None) -> View:
     """Every message that a party received (from these sources)."""
-    return {
-        (f"to {rank}", m.source, m.dealt, m.sequence): formed(m.array, t.ops[m.op])
-        for m in t.messages
-        if m.target == rank and (sources is None or m.source in sources)
-    }
+    view: View = {}
+    for m in t.messages:
+        if m.target == rank and (sources is None or m.source in sources):
+            key = f"to {rank}", m.source, m.dealt, m.sequence
+            is_key = m.dealt and t.ops[m.op].name == "sign" and m.array.dtype == np.uint8
+            view |= corrections(key, m.array) if is_key else {key: formed(m.array, t.ops[m.op])}
+    return view
+
+
+def corrections(key: Key, array: Array) -> View:
+    """A key for a comparison: seeds as planes, a level each, and bits."""
+    levels = array[:, :-SEED].reshape(len(array), -1, LEVEL_BYTES)
+    seeds = [*levels[:, :, :SEED].swapaxes(0, 1), array[:, -SEED:]]
+    assert (levels[:, :, SEED] < 8).all()
+    bits = levels[:, :, SEED, None] >> np.arange(3, dtype=np.uint8) & 1
+    planes = np.stack([np.ascontiguousarray(seed).reshape(-1).view(np.uint64) for seed in seeds])
+    return {(*key, "seeds"): planes} | ({(*key, "bits"): bits.reshape(-1)} if bits.size else {})
 
 
 def formed(array: Array, op: Op) -> Array:

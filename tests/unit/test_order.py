@@ -91,11 +91,14 @@ def test_elementwise() -> None:
     assert rounds(trace(order.maximum, (3,), (3,))) == 4
 
 
-@pytest.mark.parametrize(("size", "expected"), [(1, 2), (500, 2), (5000, 3), (200_000, 3)])
-def test_few_comparisons_take_a_round_less(size: int, expected: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "two", "more"), [(1, 1, 2), (70, 1, 2), (100, 2, 2), (500, 2, 2), (5000, 3, 3), (200_000, 3, 3)]
+)
+def test_few_comparisons_take_fewer_rounds(size: int, two: int, more: int) -> None:
     graph = trace(order.negative, (size,))
-    assert depth(graph) == 1 + expected  # the input's
-    assert sign_cost(0, 63, size)[0] == expected
+    assert depth(graph) == 1 + two  # the input's
+    assert sign_cost(0, 63, size)[0] == two
+    assert sign_cost(0, 63, size, evaluators=3)[0] == more
 
 
 @pytest.mark.parametrize("cuts", [2, 7, 45])
