@@ -175,7 +175,7 @@ def test_a_bias_is_added_and_a_sign_taken_before_truncation() -> None:
     [sign] = ops(found, "sign")
     assert sign.integer("lo") == 19  # of the product, which is doubled
     assert names(found).count("trunc") == 0  # by the select, on its way
-    assert depth(found) == 5  # input, product, the sign of few elements, select
+    assert depth(found) == 4  # input, product, the sign of few elements, select
 
 
 def test_no_chain_becomes_longer_by_adding_before_truncation() -> None:
@@ -206,7 +206,7 @@ def test_a_factor_of_two_is_not_truncated_away() -> None:
 def test_a_sign_that_alone_is_asked_for_needs_no_truncation() -> None:
     found = stages(lambda x, y: (x @ y).T > 1.5, X, Y)["final"]
     assert names(found).count("trunc") == 0
-    assert depth(found) == 4
+    assert depth(found) == 3
 
 
 def test_a_gradient_and_its_learning_rate_are_truncated_at_once() -> None:
