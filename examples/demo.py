@@ -115,7 +115,10 @@ def show(title: str, summary: dict[str, Any]) -> None:
 
 
 def interrupt(number: int, _: FrameType | None) -> None:
-    """A polite kill ends as Ctrl-C does: with every process of the cluster stopped."""
+    """A polite kill ends as Ctrl-C does: with every process of the cluster stopped, and without what destructors say of
+    objects that were just being made (gRPC's complain).
+    """
+    sys.unraisablehook = lambda _: None
     raise KeyboardInterrupt(signal.Signals(number).name)
 
 
@@ -141,7 +144,7 @@ def main(
     folder: Annotated[Path, typer.Option(help="Where the members' folders go.")] = Path(".demo"),
 ) -> None:
     """Run an example on this machine and write summary.json into the folder."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
     try:
         whole(example, folder)

@@ -101,6 +101,7 @@ def test_a_node_that_is_told_to_stop_tells_the_others_and_goes(
 
 def test_a_coordinator_that_comes_back_hears_everything(clerk: Clerk, processes: Processes) -> None:
     clerk.nodes["helper"].Abort(node_pb2.AbortRequest(job="job", attempt=1, cause="enough"), timeout=20)
+    clerk.failures()  # every node has heard of it
     graph = layer(length=3)
     clerk.begin(graph, "second")
     assert clerk.last("clinic_a", "second").HasField("finished")
