@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import IO, Self
 
 import grpc
@@ -43,6 +43,10 @@ def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
         return [int(s.getsockname()[1]) for s in sockets]
 
 
+INTERRUPTING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+INTERRUPTED = 130  # as shells say it
+
+
 @contextlib.contextmanager
 def signals_later() -> Iterator[None]:
     """Signals that would interrupt arrive after the block: a process that was started must also be remembered."""
@@ -50,8 +54,7 @@ def signals_later() -> Iterator[None]:
         yield
         return
     arrived: list[int] = []
-    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, lambda n, _: arrived.append(n)) for number in watched}
+    before = {number: signal.signal(number, lambda n, _: arrived.append(n)) for number in INTERRUPTING}
     try:
         yield
     finally:
@@ -236,6 +239,25 @@ class LocalCluster:
             log.close()
         self._processes.clear()
         self._logs.clear()
+
+
+def end_on_signals(cluster: LocalCluster, name: str) -> None:
+    """From now on Ctrl-C, and a polite kill, stop the cluster's processes and end this one, wherever it is: after an
+    exception in the midst of its work gRPC fails in ways of its own.  `name` begins the last words.  Main thread only.
+    """
+
+    def end(number: int, _: FrameType | None) -> None:
+        stderr = os.dup(2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # gRPC has words for peers that go
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            cluster.stop()
+        if sys.stdout.isatty():
+            os.write(1, b"\x1b[?25h")  # the cursor, which progress bars hide
+        os.write(stderr, f"{name}: interrupted; all processes are stopped\n".encode())
+        os._exit(INTERRUPTED)
+
+    for watch in INTERRUPTING:
+        signal.signal(watch, end)
 
 
 @contextlib.contextmanager

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import signal
 import sys
 import time
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Annotated, Any
 
 import numpy as np
@@ -28,7 +27,7 @@ from coordinator.cli import watch_job
 from coordinator.client import Client
 from coordinator.frontend.plain import run_plain
 from coordinator.jobfile import Plan
-from coordinator.local import LocalCluster, workdir
+from coordinator.local import INTERRUPTED, LocalCluster, end_on_signals, workdir
 from mpcnode import protocols
 from mpcnode.errors import MpcError
 
@@ -114,19 +113,12 @@ def show(title: str, summary: dict[str, Any]) -> None:
     console.print(table)
 
 
-def interrupt(number: int, _: FrameType | None) -> None:
-    """A polite kill ends as Ctrl-C does: with every process of the cluster stopped, and without what destructors say of
-    objects that were just being made (gRPC's complain).
-    """
-    sys.unraisablehook = lambda _: None
-    raise KeyboardInterrupt(signal.Signals(number).name)
-
-
 def whole(example: str, folder: Path) -> None:
     """Make a cluster in `folder`, run the example on it, and write summary.json."""
     owners = load_owners(example)
     with workdir(folder) as place:
         cluster = LocalCluster(place, evaluators=owners.EVALUATORS)
+        end_on_signals(cluster, "demo")
         for line in owners.register(cluster):
             console.print(line)
         console.print(f"starting helper, {', '.join(owners.EVALUATORS)} and coordinator ...")
@@ -144,16 +136,14 @@ def main(
     folder: Annotated[Path, typer.Option(help="Where the members' folders go.")] = Path(".demo"),
 ) -> None:
     """Run an example on this machine and write summary.json into the folder."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)
     try:
         whole(example, folder)
     except MpcError as error:
         print(f"demo: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("demo: interrupted; all processes are stopped", file=sys.stderr)
-        sys.exit(130)
+        print("demo: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,10 @@ their folders only, encrypted, and in no folder whole.
 from __future__ import annotations
 
 import json
-import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import jax
@@ -28,7 +26,7 @@ from rich.table import Table
 from coordinator import jobfile
 from coordinator.cli import watch_job
 from coordinator.client import Client
-from coordinator.local import LocalCluster, workdir
+from coordinator.local import INTERRUPTED, LocalCluster, end_on_signals, workdir
 from coordinator.results import Arrays
 from mpcnode import protocols
 from mpcnode.errors import MpcError
@@ -146,11 +144,6 @@ def show(summary: dict[str, Any]) -> None:
     console.print(table)
 
 
-def interrupt(number: int, _: FrameType | None) -> None:
-    """A polite kill ends as Ctrl-C does: with every process of the cluster stopped."""
-    raise KeyboardInterrupt(signal.Signals(number).name)
-
-
 def main(
     data: Annotated[Path, typer.Argument(help="The folder with MNIST's four IDX files.")],
     *,
@@ -162,12 +155,11 @@ def main(
     folder: Annotated[Path, typer.Option(help="Where the members' folders go.")] = Path(".demo"),
 ) -> None:
     """Train, keep, restart, predict; write summary.json into the folder."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)
     try:
         held = split(data, images, test)
         with workdir(folder) as place:
             cluster = LocalCluster(place, OWNERS, (), owners=(CLIENT,), threads=threads, deadline_s=deadline)
+            end_on_signals(cluster, "demo")
             for owner, (pixels, digits) in held.items():
                 register(cluster, owner, pixels, digits, keep=owner in OWNERS)
             with cluster:
@@ -179,8 +171,8 @@ def main(
         print(f"demo: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("demo: interrupted; all processes are stopped", file=sys.stderr)
-        sys.exit(130)
+        print("demo: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":
