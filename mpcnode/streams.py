@@ -30,7 +30,7 @@ from mpcnode.outbox import Outbox
 POLL_S = 1.0  # events come at once all the same
 REASON_S = 0.2  # for the reason of an end to follow it
 IDLE_S = 0.1  # that a server's thread waits before it looks whether there are streams
-REST_S = 0.03  # between two looks of a thread that lets another one wait
+REST_S = 0.01  # between two looks of a thread that lets another one wait
 GLANCE_S = 0.001  # for what is on its way to a thread that nobody waits for
 FLAGS = 0
 OK = 0  # GRPC_CALL_OK
