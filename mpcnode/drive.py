@@ -218,6 +218,9 @@ class Links:
             error = late
         if error is not None:
             self.end(self._cause(error))
+        if self._why is not None:
+            for link in self._links.values():  # as another thread, which ends all this too, may not have come so far
+                link.close(self._why)
         until = time.monotonic() + self._grace_s  # of all together: many may be stuck at once
         for link in self._links.values():
             link.join(max(0.0, until - time.monotonic()))

@@ -106,15 +106,13 @@ class GrpcLink(Link):
         self.outbox.put(peer_pb2.Frame(waiting=waiting).SerializeToString())
 
     def close(self, why: Cause | None) -> None:
-        farewell = peer_pb2.Farewell()
-        if why is not None:
-            farewell = peer_pb2.Farewell(cause=why.text[:MAX_CAUSE], peer=why.peer, where=why.where[:MAX_CAUSE])
-            self._closed = True
-            self._hello.put(why.text)  # for who still waits for a greeting
-            self.outbox.drop()
-        self.outbox.put(peer_pb2.Frame(farewell=farewell).SerializeToString())
-        if why is not None:  # else the stream stays up until the peer is done as well: a server's end would end both
-            self.outbox.close()
+        if why is None:  # the stream stays up until the peer is done as well: a server's end would end both
+            self.outbox.put(peer_pb2.Frame(farewell=peer_pb2.Farewell()).SerializeToString())
+            return
+        self._closed = True
+        self._hello.put(why.text)  # for who still waits for a greeting
+        farewell = peer_pb2.Farewell(cause=why.text[:MAX_CAUSE], peer=why.peer, where=why.where[:MAX_CAUSE])
+        self.outbox.end(peer_pb2.Frame(farewell=farewell).SerializeToString())
 
     def join(self, timeout_s: float) -> None:
         self._closed = True

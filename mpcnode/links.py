@@ -233,7 +233,8 @@ class Link(ABC):
 
     @abstractmethod
     def close(self, why: Cause | None) -> None:
-        """Send the peer a last word: None if this side is done.  Only an end `why` stops the intake.  Never waits."""
+        """Send the peer a last word: None if this side is done, else why all is over, of which the first counts.  Never
+        waits."""
 
     @abstractmethod
     def join(self, timeout_s: float) -> None:

@@ -63,11 +63,16 @@ class Outbox:
             self._bytes = self._writing = 0
             self._closed = self._finished = True
 
-    def drop(self) -> None:
-        """Forget what has not left: it would only delay the last word."""
+    def end(self, last: bytes) -> None:
+        """Write a last frame in place of all that has not left, which would only delay it, and end the stream behind
+        that; unless the outbox is closed."""
         with self._lock:
-            self._queue.clear()
-            self._bytes = self._writing
+            if not self._closed:
+                self._queue.clear()
+                self._queue.append((last, len(last)))
+                self._bytes = self._writing + len(last)
+                self._closed = True
+                self._go_on()
 
     def close(self) -> None:
         """End the stream behind what is in already."""

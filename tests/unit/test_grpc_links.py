@@ -259,6 +259,39 @@ def test_a_stream_that_does_not_end_is_cut(wire: Wire) -> None:
     assert time.monotonic() - started < 2
 
 
+def test_every_peer_hears_the_cause_though_another_thread_is_still_telling_them(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the stream ends before its last word, and the peer blames this side."""
+    other, began, left = Wire(), Event(), Event()
+    close = wire.link.close
+
+    def slowly(why: Cause | None) -> None:
+        if current_thread() is ender:
+            began.set()
+            assert left.wait(5)
+        close(why)
+
+    monkeypatch.setattr(wire.link, "close", slowly)
+    with pytest.raises(Ended, match="over"), Links("a", str, 5.0) as links:
+        links.add(1, wire.link)
+        links.add(2, other.link)
+        ender = Thread(target=links.end, args=[Cause("over", "c")])
+        ender.start()
+        assert began.wait(5)
+        for each in (wire, other):
+            each.hang_up()
+        assert links.why is not None
+        raise Ended(links.why)
+    left.set()
+    ender.join(5)
+    for each in (wire, other):
+        (last,) = map(frames.read, each.leave())
+        assert not isinstance(last, list)
+        assert (last.farewell.cause, last.farewell.peer) == ("over", "c")
+        assert each.finished.is_set()
+
+
 def test_a_peer_that_never_greets_is_named(wire: Wire) -> None:
     with pytest.raises(LinkError, match=r"the link to b failed at the start: it has not answered for 0\.01 s"):
         wire.link.hello(0.01)
