@@ -1,5 +1,15 @@
-"""`python -m mpcnode` is the command `mpcnode`."""
+"""The command `mpcnode`, which is also `python -m mpcnode`."""
 
-from mpcnode.cli import main
+from mpcnode import heap
 
-main()
+
+def main() -> None:
+    """Run it, with the heap as a node keeps it; first, as numpy has threads once it is imported."""
+    heap.keep()
+    from mpcnode import cli
+
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

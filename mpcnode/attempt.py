@@ -20,7 +20,7 @@ from threading import Condition, Event, Thread
 
 import numpy as np
 
-from mpcnode import protocols, tls
+from mpcnode import heap, protocols, tls
 from mpcnode.admission import Task, key_of
 from mpcnode.cluster import Cluster
 from mpcnode.drive import Links, Traffic, drive
@@ -119,7 +119,7 @@ class Attempt:
         with self._changed:
             if self._thread is not None or self.ended.is_set():
                 return False
-            self._thread = Thread(target=self._run, name=f"job {self.task.run}", daemon=True)
+            self._thread = Thread(target=self._work, name=f"job {self.task.run}", daemon=True)
         self._thread.start()
         return True
 
@@ -201,6 +201,10 @@ class Attempt:
             self._changed.notify_all()
 
     # ---- the work --------------------------------------------------------------------------------------------------
+    def _work(self) -> None:
+        self._run()
+        heap.give_back()  # what held it is gone
+
     def _run(self) -> None:
         started = time.perf_counter()
         traffic = Traffic()

@@ -75,7 +75,7 @@ class GrpcLink(Link):
             for piece in frames.cut(channel, op, number, as_bytes(array)):
                 self.outbox.put(frames.write([piece]))
             if self.attendable:
-                self._stream.attend(0.0)  # the first may have left, and with this the next one does
+                self._stream.attend(0.0)
             return
         data = as_bytes(array) if still else array.tobytes()
         self._batch.append(Piece(channel, op, number, nbytes, data))
@@ -87,6 +87,8 @@ class GrpcLink(Link):
         if self._batch:
             self.outbox.put(self._batch)
             self._batch, self._batch_bytes = [], 0
+            if self.attendable and self.outbox.waiting:
+                self._stream.attend(0.0)  # what is under way may have left, and with this the next one does
 
     def be_attended(self, attended: bool) -> None:
         self._stream.attended = attended

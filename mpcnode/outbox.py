@@ -56,6 +56,11 @@ class Outbox:
         """May more be put in?"""
         return self._bytes < POST_BYTES or self._closed
 
+    @property
+    def waiting(self) -> bool:
+        """Something waits for a frame that is being written."""
+        return bool(self._queue)
+
     def fail(self) -> None:
         """Nothing can be written any more."""
         with self._lock:

@@ -18,7 +18,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from threading import Lock, RLock
+from threading import Event, Lock, RLock
 from typing import Any, ClassVar, cast
 
 import grpc
@@ -30,17 +30,34 @@ from mpcnode.outbox import Outbox
 POLL_S = 1.0  # events come at once all the same
 REASON_S = 0.2  # for the reason of an end to follow it
 IDLE_S = 0.1  # that a server's thread waits before it looks whether there are streams
-REST_S = 0.01  # between two looks of a thread that lets another one wait
+REST_S = 0.03  # between two looks of a thread that lets another one wait
 GLANCE_S = 0.001  # for what is on its way to a thread that nobody waits for
 FLAGS = 0
 OK = 0  # GRPC_CALL_OK
 WAIT_FOR_READY = 1 << 5  # GRPC_INITIAL_METADATA_WAIT_FOR_READY
 
 
-# One entry for each thread of this process that waits in gRPC for a stream, and for each stream that is attended to.
-# Lists, since putting an entry in and taking one out need no lock.
+# One entry for each thread of this process that waits in gRPC for a stream.  A list, since putting an entry in and
+# taking one out need no lock.
 _waiting: list[None] = []
-_attended: list[None] = []
+
+
+class _Attended:
+    """How many streams are attended to.  Any thread may call anything."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._streams = 0
+        self.none = Event()
+        self.none.set()
+
+    def add(self, streams: int) -> None:
+        with self._lock:
+            self._streams += streams
+            (self.none.clear if self._streams else self.none.set)()
+
+
+_attended = _Attended()
 
 
 class Stream(ABC):
@@ -54,7 +71,8 @@ class Stream(ABC):
 
     def __init__(self) -> None:
         self.outbox = Outbox(self._write, self._finish)
-        self._attended = False
+        self._unattended = Event()
+        self._unattended.set()
         self._lock = Lock()  # guards _under_way
         self._under_way = 0  # operations
         self._turning = RLock()  # held by who waits for an event and handles it; guards all below
@@ -80,15 +98,13 @@ class Stream(ABC):
     @property
     def attended(self) -> bool:
         """Somebody attends to this whenever there is nothing else to do: let them wait."""
-        return self._attended
+        return not self._unattended.is_set()
 
     @attended.setter
     def attended(self, attended: bool) -> None:
-        if attended and not self._attended:
-            _attended.append(None)
-        elif self._attended and not attended:
-            _attended.pop()
-        self._attended = attended
+        if attended != self.attended:
+            _attended.add(1 if attended else -1)
+            (self._unattended.clear if attended else self._unattended.set)()
 
     @abstractmethod
     def _watch(self) -> None:
@@ -258,7 +274,7 @@ class ServerStream(Stream):
                     pass
             finally:
                 self._turning.release()
-        time.sleep(REST_S)
+        self._unattended.wait(REST_S)
 
     def attend(self, patience_s: float) -> bool:
         if not self._turning.acquire(timeout=patience_s):
@@ -288,14 +304,13 @@ class _Queue(cygrpc.CompletionQueue):  # type: ignore[misc]
     def poll(self, deadline: float | None = None) -> Any:
         """As of cygrpc.CompletionQueue; the deadline is of time.time()."""
         while True:
-            until = min(deadline or math.inf, time.time() + (0.0 if _attended else IDLE_S))
+            until = min(deadline or math.inf, time.time() + (IDLE_S if _attended.none.is_set() else 0.0))
             event = super().poll(until)
             if event.completion_type != cygrpc.CompletionType.queue_timeout:
                 return event
             if deadline is not None and time.time() >= deadline:
                 return event
-            if _attended:
-                time.sleep(REST_S)
+            _attended.none.wait(REST_S)
 
 
 class Listener:

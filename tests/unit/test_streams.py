@@ -14,6 +14,7 @@ from typing import NamedTuple
 import grpc
 import pytest
 
+from mpcnode import streams
 from mpcnode.streams import ClientStream, Listener, ServerStream, Stream
 
 LIMIT_S = 5.0
@@ -108,6 +109,17 @@ def test_a_server_answers_calls_while_streams_are_attended(both: Both) -> None:
         assert ask(bytes([i]), timeout=LIMIT_S) == bytes([i])
     both.calls.stop(None).wait(LIMIT_S)
     assert both.server.over.get(timeout=LIMIT_S) == "the connection broke"
+
+
+def test_who_rests_is_woken_when_nobody_attends_any_more(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "REST_S", 60.0)
+    both.server.stream.attended = True
+    attend(both.server, 0)
+    time.sleep(2 * streams.IDLE_S)  # the server's own thread rests as well
+    both.client.stream.outbox.put(b"late")
+    both.server.stream.attended = False
+    assert both.server.frames.get(timeout=LIMIT_S) == b"late"
+    assert both.channel.unary_unary(ASK)(b"well?", timeout=LIMIT_S) == b"well?"
 
 
 def test_nothing_comes_to_who_waits_in_vain(both: Both) -> None:

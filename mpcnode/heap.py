@@ -1,0 +1,35 @@
+"""A node's heap: it keeps what an attempt frees until the attempt is over, and there is one for all threads.
+
+glibc's malloc gives what is freed back to the system early, and has a heap for each of many threads.  But a step of
+training frees what the next one takes, in whichever thread a message came: so each step would ask the system for its
+pages again, and several heaps would hold what one can.  Other C libraries are left as they are.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
+KEPT_BYTES = 1 << 28  # at the heap's end, during an attempt
+ALONE_BYTES = 1 << 25  # an array of this size gets pages of its own, and gives them back; the most that glibc admits
+
+
+def _of_glibc(name: str) -> Any:
+    """One of its functions; None without it."""
+    libc = ctypes.CDLL(None)
+    return getattr(libc, name) if hasattr(libc, "gnu_get_libc_version") else None
+
+
+def keep() -> None:
+    """Keep what is freed, in one heap.  For the start of a process, before it has other threads."""
+    if mallopt := _of_glibc("mallopt"):
+        mallopt(_M_ARENA_MAX, 1)
+        mallopt(_M_MMAP_THRESHOLD, ALONE_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+def give_back() -> None:
+    """Give back all that is free."""
+    if malloc_trim := _of_glibc("malloc_trim"):
+        malloc_trim(0)
