@@ -27,7 +27,7 @@ from coordinator.client import Client
 from coordinator.compiled import Compiled
 
 RESULTS = Path(__file__).parent / "results" / "sweep.json"
-SHORT, LONG = 1, 7  # steps
+SHORT, LONG = 20, 40  # steps: beyond those that are recorded
 CLASSES = 10
 OTHERS = ("third", "fourth", "fifth")  # evaluators that own nothing
 

@@ -1,12 +1,12 @@
 """The command `mpcnode`, which is also `python -m mpcnode`."""
 
-from mpcnode import heap
+from mpcnode import process
 
 
 def main() -> None:
-    """Run it, with the heap as a node keeps it; first, as numpy has threads once it is imported."""
-    heap.keep()
-    from mpcnode import cli
+    """Run it, in a process that is prepared for that."""
+    process.prepare()
+    from mpcnode import cli  # and with it numpy, which has threads
 
     cli.main()
 

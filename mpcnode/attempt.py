@@ -20,7 +20,7 @@ from threading import Condition, Event, Thread
 
 import numpy as np
 
-from mpcnode import heap, protocols, tls
+from mpcnode import process, protocols, tls
 from mpcnode.admission import Task, key_of
 from mpcnode.cluster import Cluster
 from mpcnode.drive import Links, Traffic, drive
@@ -203,7 +203,7 @@ class Attempt:
     # ---- the work --------------------------------------------------------------------------------------------------
     def _work(self) -> None:
         self._run()
-        heap.give_back()  # what held it is gone
+        process.give_back()  # what held it is gone
 
     def _run(self) -> None:
         started = time.perf_counter()

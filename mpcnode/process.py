@@ -1,18 +1,23 @@
-"""A node's heap: it keeps what an attempt frees until the attempt is over, and there is one for all threads.
+"""What a node's process asks of the system's libraries: malloc to keep memory, OpenMP's threads to sleep.
 
 glibc's malloc gives what is freed back to the system early, and has a heap for each of many threads.  But a step of
 training frees what the next one takes, in whichever thread a message came: so each step would ask the system for its
 pages again, and several heaps would hold what one can.  Other C libraries are left as they are.
+
+GNU's OpenMP has a thread that waits for others spin for milliseconds.  Where several nodes share the cores of a
+machine, that is time that those others need.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 from typing import Any
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
 KEPT_BYTES = 1 << 28  # at the heap's end, during an attempt
 ALONE_BYTES = 1 << 25  # an array of this size gets pages of its own, and gives them back; the most that glibc admits
+SPINS = 1000  # some microseconds
 
 
 def _of_glibc(name: str) -> Any:
@@ -21,15 +26,20 @@ def _of_glibc(name: str) -> Any:
     return getattr(libc, name) if hasattr(libc, "gnu_get_libc_version") else None
 
 
-def keep() -> None:
-    """Keep what is freed, in one heap.  For the start of a process, before it has other threads."""
+def prepare() -> None:
+    """Keep what is freed, in one heap; let threads that wait sleep soon, unless OpenMP's own settings say otherwise.
+
+    To be called before anything is imported that has threads or native kernels.
+    """
     if mallopt := _of_glibc("mallopt"):
         mallopt(_M_ARENA_MAX, 1)
         mallopt(_M_MMAP_THRESHOLD, ALONE_BYTES)
         mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", f"{SPINS}")
 
 
 def give_back() -> None:
-    """Give back all that is free."""
+    """Give back all memory that is free."""
     if malloc_trim := _of_glibc("malloc_trim"):
         malloc_trim(0)

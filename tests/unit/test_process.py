@@ -1,22 +1,25 @@
-"""What the heap of a node's process keeps, and gives back: in processes of their own, as that is for good."""
+"""What a node's process asks of malloc and of OpenMP: in processes of their own, as that is for good."""
 
 import ctypes
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(
+from mpcnode import kernels
+
+glibc = pytest.mark.skipif(
     not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="other C libraries have no such settings"
 )
 
-KEEPING = """
+PREPARED = """
 import ctypes, re, sys, threading
 from pathlib import Path
-from mpcnode import heap
+from mpcnode import process
 
-heap.keep()
+process.prepare()
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
 libc.fopen.restype, libc.malloc_info.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_void_p]
@@ -36,7 +39,7 @@ RESIDENT = """
 before = resident_mib()
 use(400, 100_000)
 print(resident_mib() - before)
-heap.give_back()
+process.give_back()
 print(resident_mib() - before)
 """
 HEAPS = """
@@ -57,19 +60,33 @@ libc.fclose(out)
 """
 
 
-def run(code: str, *args: str) -> str:
-    """What a process prints that keeps its heap."""
-    done = subprocess.run([sys.executable, "-c", KEEPING + code, *args], capture_output=True, text=True, timeout=60)
+def run(code: str, *args: str, **settings: str) -> str:
+    """What a process prints that is prepared as a node's; settings: of its environment."""
+    command = [sys.executable, "-c", PREPARED + code, *args]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, **settings})
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done.stdout + done.stderr
 
 
+@glibc
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="elsewhere the system does not say")
 def test_what_is_freed_is_kept_until_it_is_given_back() -> None:
     kept, given_back = map(float, run(RESIDENT).split())
     assert kept > 35 > 5 > given_back
 
 
+@glibc
 def test_all_threads_share_one_heap(tmp_path: Path) -> None:
     run(HEAPS, str(tmp_path / "heaps.xml"))
     assert (tmp_path / "heaps.xml").read_text().count("<heap nr=") == 1
+
+
+@pytest.mark.skipif(kernels.NAME != "native", reason="without compiled kernels there is no OpenMP")
+@pytest.mark.parametrize(
+    ("settings", "spins"), [({}, "1000"), ({"GOMP_SPINCOUNT": "77"}, "77"), ({"OMP_WAIT_POLICY": "passive"}, "0")]
+)
+def test_threads_that_wait_sleep_soon_unless_told_otherwise(settings: dict[str, str], spins: str) -> None:
+    told = run("from mpcnode import kernels", OMP_DISPLAY_ENV="verbose", **settings)
+    if "GOMP_SPINCOUNT" not in told:
+        pytest.skip("not GNU's OpenMP")
+    assert f"GOMP_SPINCOUNT = '{spins}'" in told
