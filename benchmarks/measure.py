@@ -26,7 +26,7 @@ from mpcnode.errors import MpcError
 from mpcnode.graph import Graph, Kind
 
 DEADLINE_S = 120.0
-BUSY = 1.0  # load before or after a measurement from which on its figures are preliminary
+BUSY = 1.0  # load before a measurement from which on its figures are preliminary; behind it, it is its own
 PRODUCTS = 1  # that a party of masked evaluation computes for each of the program's, with two evaluators
 
 

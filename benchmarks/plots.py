@@ -78,8 +78,7 @@ def draw(record: dict[str, Any], file: Path) -> None:
     handles, labels = places[0].get_legend_handles_labels()
     places[-1].legend(handles, labels, loc="upper left", frameon=False)
     at, machine = record["limits"], record["machine"]
-    busy = max(machine["load"] or 0.0, machine["load_after"] or 0.0)
-    notes = "PRELIMINARY: the machine had other work\n" if busy > BUSY else ""
+    notes = "PRELIMINARY: the machine had other work\n" if (machine["load"] or 0.0) > BUSY else ""
     notes += (
         f"W2: 784-128-128-10, batch 128, all else as in the base\n{record['at'][:10]}, {machine['cpu']},\n"
         f"{machine['cores']} cores shared by all nodes, load {machine['load'] or 0:.0f} before\n"

@@ -85,7 +85,7 @@ def point(client: Client, local: measure.LocalCluster, setting: Setting) -> dict
     """One training step at a setting: seconds, rounds, bytes and multiply-adds."""
     made = workload(client, setting)
     measure.publish(local, made)
-    took = measure.measure(client, made, pairs=1, warm=False)
+    took = measure.measure(client, made, pairs=3, warm=False)
     return {**setting._asdict(), **{key: took[key] for key in ("seconds", "rounds", "sent_bytes", "macs")}}
 
 
@@ -144,7 +144,7 @@ def main(
     points = run(names or list(SWEEPS), folder, console)
     record = {
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": {**start, "load_after": measure.machine()["load"]},
+        "machine": start,
         "limits": limits,
         "points": points,
     }

@@ -34,7 +34,7 @@ def time_(seconds: float) -> str:
 def conditions(record: Record) -> str:
     """When and where, in one sentence; a machine that did other things as well is said to have."""
     machine, at = record["machine"], record.get("limits")
-    busy = max(machine.get("load") or 0.0, machine.get("load_after") or 0.0)
+    busy = machine.get("load") or 0.0
     simd = ", ".join(machine["simd"])
     found = f"{record['at'][:10]}, {machine['cpu']}, {machine['cores']} cores ({simd}), {machine['kernels']} kernels"
     if at is not None:
