@@ -53,7 +53,7 @@ def megabytes(found: Record, dealt: bool) -> str:
 def loopback(record: Record) -> str:
     """W0 to W3, with their bounds and what others took."""
     elsewhere = {workload.name: workload.peers for workload in all_workloads()}
-    head = ["", "seconds", "rounds", "MB between evaluators", "MB dealt"]
+    head = ["", "seconds", "rounds", "MB between evaluators", "MB dealt", "MB of memory"]
     at = record.get("limits")
     names = ["products", "bytes", "rounds"] if at is not None else []
     head += [f"if it were its {name} alone" for name in names] + ["elsewhere"]
@@ -61,6 +61,7 @@ def loopback(record: Record) -> str:
     for name, found in record["workloads"].items():
         cells = [f"**{name}** {found['what']}", time_(found["seconds"]), f"{found['rounds']:.0f}"]
         cells += [megabytes(found, dealt=False), megabytes(found, dealt=True)]
+        cells.append(f"{max(found['peak_mib'].values()) * 1.048576:.0f}")
         if at is not None:
             cells += [time_(value) for value in bounds(found, at).values()]
         rows.append([*cells, ", ".join(f"{k} {time_(v)}" for k, v in elsewhere.get(name, {}).items())])

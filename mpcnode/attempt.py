@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
-import sys
 import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
-from pathlib import Path
 from threading import Condition, Event, Thread
 
 import numpy as np
@@ -207,6 +204,7 @@ class Attempt:
 
     def _run(self) -> None:
         started = time.perf_counter()
+        process.forget_peak()
         traffic = Traffic()
         hooks = NodeHooks(self.task, self.links, self._step)
         last = node_pb2.NodeEvent()
@@ -331,18 +329,8 @@ class Attempt:
             for number, op in self._ops.items()
         ]
         return node_pb2.Finished(
-            seconds=seconds, rounds=traffic.rounds, traffic=links, profile=profile, peak_mib=_peak_mib()
+            seconds=seconds, rounds=traffic.rounds, traffic=links, profile=profile, peak_mib=process.peak_mib()
         )
-
-
-def _peak_mib() -> float:
-    """The most memory that this process has had."""
-    try:
-        status = Path("/proc/self/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) / (1 << 10)
-    except (OSError, IndexError):  # no Linux.  There getrusage would say what the parent had when it started this one
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
 def _log_bug(error: BaseException | None) -> None:

@@ -1,4 +1,4 @@
-"""What a node's process asks of the system's libraries: malloc to keep memory, OpenMP's threads to sleep.
+"""What a node's process asks of the system: malloc to keep memory, OpenMP's threads to sleep; and how much it had.
 
 glibc's malloc gives what is freed back to the system early, and has a heap for each of many threads.  But a step of
 training frees what the next one takes, in whichever thread a message came: so each step would ask the system for its
@@ -12,6 +12,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
+import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
@@ -43,3 +47,19 @@ def give_back() -> None:
     """Give back all memory that is free."""
     if malloc_trim := _of_glibc("malloc_trim"):
         malloc_trim(0)
+
+
+def forget_peak() -> None:
+    """Have `peak_mib` tell of the time from now on, if the system can (Linux)."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_mib() -> float:
+    """The most memory that this process has had."""
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) / (1 << 10)
+    except (OSError, IndexError):  # no Linux.  There getrusage would say what the parent had when it started this one
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)

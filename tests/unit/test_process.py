@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mpcnode import kernels
@@ -13,6 +14,7 @@ from mpcnode import kernels
 glibc = pytest.mark.skipif(
     not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="other C libraries have no such settings"
 )
+linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="elsewhere the system does not say")
 
 PREPARED = """
 import ctypes, re, sys, threading
@@ -69,7 +71,7 @@ def run(code: str, *args: str, **settings: str) -> str:
 
 
 @glibc
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="elsewhere the system does not say")
+@linux
 def test_what_is_freed_is_kept_until_it_is_given_back() -> None:
     kept, given_back = map(float, run(RESIDENT).split())
     assert kept > 35 > 5 > given_back
@@ -90,3 +92,21 @@ def test_threads_that_wait_sleep_soon_unless_told_otherwise(settings: dict[str, 
     if "GOMP_SPINCOUNT" not in told:
         pytest.skip("not GNU's OpenMP")
     assert f"GOMP_SPINCOUNT = '{spins}'" in told
+
+
+PEAKS = """
+print(process.peak_mib())
+use(1, 200_000_000)
+print(process.peak_mib())
+process.forget_peak()
+print(process.peak_mib())
+"""
+
+
+@linux
+def test_peak_memory_is_the_nodes_own_and_the_attempts_own() -> None:
+    """Not that of the process that started it, which a child inherits in getrusage's answer."""
+    ballast = np.ones(1 << 25)  # 256 MiB
+    first, highest, later = map(float, run(PEAKS).split())
+    assert 5 < first < highest - 150 < ballast.nbytes / (1 << 20)
+    assert later < first + 50

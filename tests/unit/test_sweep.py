@@ -92,14 +92,15 @@ RECORD = {
     "machine": {"cpu": "a processor", "cores": 2, "simd": ["avx2"], "kernels": "native", "load": 0.2},
     "limits": {"gmac_per_s": 10.0, "stream_bytes_per_s": 1e8, "message_s": 1e-4},
 }
-FOUND = {"seconds": 0.25, "rounds": 40.0, "macs": 1e9, "sent_bytes": {"helper->a": 2e6, "a->b": 5e6, "b->a": 5e6}}
+SENT = {"helper->a": 2e6, "a->b": 5e6, "b->a": 5e6}
+FOUND = {"seconds": 0.25, "rounds": 40.0, "macs": 1e9, "sent_bytes": SENT, "peak_mib": {"a": 50.0, "b": 100.0}}
 
 
 def test_tables_hold_a_figure_beside_its_limits() -> None:
     text = loopback({**RECORD, "workloads": {"mine": {"what": "of all", **FOUND}}})
     assert "2026-01-02, a processor, 2 cores (avx2), native kernels; kernel 10.0 GMAC/s a thread" in text
     assert "Preliminary" not in text
-    assert "| **mine** of all | 250 ms | 40 | 10 | 2 | 100 ms | 50 ms | 4 ms |" in text
+    assert "| **mine** of all | 250 ms | 40 | 10 | 2 | 105 | 100 ms | 50 ms | 4 ms |" in text
 
 
 def test_figures_of_a_busy_machine_are_called_preliminary() -> None:
