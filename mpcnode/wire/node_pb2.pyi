@@ -598,6 +598,7 @@ class Finished(_message.Message):
     seconds: _builtins.float
     rounds: _builtins.int
     peak_mib: _builtins.float
+    """the most memory of the node's process since the attempt began, where the system tells (Linux)"""
     @_builtins.property
     def traffic(self) -> _containers.RepeatedCompositeFieldContainer[Global___LinkTraffic]: ...
     @_builtins.property
