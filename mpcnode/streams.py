@@ -78,6 +78,7 @@ class Stream(ABC):
         self._turning = RLock()  # held by who waits for an event and handles it; guards all below
         self._over = self._told = False  # the peer sends nothing more; and who runs this knows
         self._why: str | None = None  # there is nothing more to learn about that
+        self._told_by = 0.0  # without a reason, if there is none by then; of time.monotonic()
         self._reading = True
         self._receive: Callable[[bytes], bool]
         self._tell: Callable[[str], None]
@@ -127,7 +128,8 @@ class Stream(ABC):
             with self._lock:
                 self._under_way -= 1
             self._handle(event)
-        if self._over and not self._told and (event is None or self._why is not None):
+        late = event is None and time.monotonic() >= self._told_by
+        if self._over and not self._told and (late or self._why is not None):
             self._told = True
             if self._reading:
                 self._tell(self._why or "")
@@ -137,7 +139,7 @@ class Stream(ABC):
         if event.tag == "frame":
             frame = event.batch_operations[0].message() if event.success else None
             if frame is None:
-                self._over = True
+                self._over, self._told_by = True, time.monotonic() + REASON_S
             else:
                 self._begin("frame", cygrpc.ReceiveMessageOperation(FLAGS))
                 self._reading = self._reading and self._receive(frame)

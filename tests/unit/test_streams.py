@@ -111,6 +111,17 @@ def test_a_server_answers_calls_while_streams_are_attended(both: Both) -> None:
     assert both.server.over.get(timeout=LIMIT_S) == "the connection broke"
 
 
+def test_the_reason_of_an_end_is_waited_for_in_short_looks_too(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, vain = both.server.stream, iter(range(3))
+    look = stream._next
+    monkeypatch.setattr(
+        stream, "_next", lambda patience_s: None if stream._over and next(vain, None) is not None else look(patience_s)
+    )
+    stream.attended = True
+    both.client.stream.cancel()
+    assert both.server.over.get(timeout=LIMIT_S) == "the connection broke"
+
+
 def test_who_rests_is_woken_when_nobody_attends_any_more(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "REST_S", 60.0)
     both.server.stream.attended = True
