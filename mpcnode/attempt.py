@@ -199,12 +199,12 @@ class Attempt:
 
     # ---- the work --------------------------------------------------------------------------------------------------
     def _work(self) -> None:
+        process.forget_peak()
         self._run()
         process.give_back()  # what held it is gone
 
     def _run(self) -> None:
         started = time.perf_counter()
-        process.forget_peak()
         traffic = Traffic()
         hooks = NodeHooks(self.task, self.links, self._step)
         last = node_pb2.NodeEvent()

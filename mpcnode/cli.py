@@ -85,7 +85,7 @@ def _end_with_parent() -> None:
 
 
 def main() -> None:
-    """Entry point of `mpcnode`."""
+    """Run the command; `__main__.py` prepares the process for it."""
     run(app, "mpcnode")
 
 

@@ -63,9 +63,10 @@ libc.fclose(out)
 
 
 def run(code: str, *args: str, **settings: str) -> str:
-    """What a process prints that is prepared as a node's; settings: of its environment."""
+    """What a process prints that is prepared as a node's; settings: OpenMP's, in its environment."""
     command = [sys.executable, "-c", PREPARED + code, *args]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, **settings})
+    others = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**others, **settings})
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
